@@ -1,0 +1,1 @@
+//! Translates between the kernel and the volume. The only user of `fuser`.

@@ -1,0 +1,5 @@
+//! A complete journalled file system for one site.
+pub mod error;
+pub mod fuse;
+pub mod types;
+pub mod volume;

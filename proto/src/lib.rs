@@ -1,0 +1,18 @@
+//! What two sites must agree on: ids, hybrid logical clock, records, the segment format with compression and
+//! sealing, the gRPC services.
+//!
+//! Pure: no file, no socket, no clock and no randomness but by argument.
+//!
+//! | module | concept |
+//! |---|---|
+//! | [`ids`] | site, file, entry, lane, position |
+//! | [`hlc`] | hybrid logical clock and stamp |
+//! | [`name`] | the name of a directory entry |
+//! | [`record`] | one change to the tree |
+//! | [`codec`] | the primitives of the binary formats |
+
+pub mod codec;
+pub mod hlc;
+pub mod ids;
+pub mod name;
+pub mod record;
