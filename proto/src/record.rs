@@ -78,6 +78,8 @@ pub struct SeenEntry {
     pub entry: EntryId,
     /// Its stamp as the remover saw it.
     pub stamp: Stamp,
+    /// The stamp of its file's content as the remover saw it: who wrote later had not been seen.
+    pub content: Stamp,
 }
 
 /// Where an entry goes. It carries the target, so that it can bring back an entry that another site removed at the same time.
@@ -612,11 +614,12 @@ fn put_seen(out: &mut Vec<u8>, entries: &[SeenEntry]) {
     for item in entries {
         put_position(out, item.entry.0);
         put_stamp(out, item.stamp);
+        put_stamp(out, item.content);
     }
 }
 
 fn seen(reader: &mut Reader) -> Result<SeenEntry, DecodeError> {
-    Ok(SeenEntry { entry: EntryId(position(reader)?), stamp: stamp(reader)? })
+    Ok(SeenEntry { entry: EntryId(position(reader)?), stamp: stamp(reader)?, content: stamp(reader)? })
 }
 
 fn put_option<T>(out: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
