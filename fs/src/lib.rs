@@ -1,5 +1,7 @@
 //! A complete journalled file system for one site.
 pub mod error;
 pub mod fuse;
+pub mod store;
+pub mod tree;
 pub mod types;
 pub mod volume;

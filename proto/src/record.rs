@@ -274,9 +274,26 @@ impl Record {
 
     /// The bytes of content that it carries or refers to.
     pub fn data_len(&self) -> u64 {
+        self.data().map_or(0, Data::len)
+    }
+
+    /// The bytes of content that it carries by value.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match self.data()? {
+            Data::Bytes(bytes) => Some(bytes),
+            Data::Extent(_) => None,
+        }
+    }
+
+    /// How many bytes of content it refers to by extent.
+    pub fn extent_len(&self) -> u64 {
+        self.data_len() - self.bytes().map_or(0, |bytes| bytes.len() as u64)
+    }
+
+    fn data(&self) -> Option<&Data> {
         match &self.op {
-            Op::Content(ContentChange { edit: Edit::Write { data, .. }, .. }) => data.len(),
-            _ => 0,
+            Op::Content(ContentChange { edit: Edit::Write { data, .. }, .. }) => Some(data),
+            _ => None,
         }
     }
 }
@@ -622,14 +639,16 @@ fn seen(reader: &mut Reader) -> Result<SeenEntry, DecodeError> {
     Ok(SeenEntry { entry: EntryId(position(reader)?), stamp: stamp(reader)?, content: stamp(reader)? })
 }
 
-fn put_option<T>(out: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
+/// Appends a value that may be absent.
+pub fn put_option<T>(out: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
     out.push(u8::from(value.is_some()));
     if let Some(value) = value {
         put(out, value);
     }
 }
 
-fn option<T>(
+/// Reads a value that may be absent.
+pub fn option<T>(
     reader: &mut Reader,
     read: impl FnOnce(&mut Reader) -> Result<T, DecodeError>,
 ) -> Result<Option<T>, DecodeError> {
