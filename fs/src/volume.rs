@@ -32,9 +32,7 @@ impl Default for VolumeOptions {
     }
 }
 
-/// Place in this site's journal: number of the batch, over all lanes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Lsn(pub u64);
+pub use crate::journal::Lsn;
 
 // -- life --
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,242 @@
+//! Crashes: kill, power loss, damage, at random places. Each run prints its seed, which replays it.
+
+use proto::ids::{Lane, Seq};
+
+use super::testing::*;
+use super::*;
+
+/// Appends, flushes, recycles and crashes at random, many times over on one store.
+fn crash_run(seed: u64) {
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    let dir = tempfile::tempdir().unwrap();
+    Journal::create(dir.path(), options()).unwrap();
+    let mut model = Model::default();
+    let (mut checkpoint, mut durable) = (Lsn::ZERO, Lsn::ZERO);
+    for _ in 0..8 {
+        let (journal, recovered) = open_still(dir.path(), checkpoint).unwrap();
+        model.check_recovered(recovered, checkpoint, durable);
+        model.check_heads(&journal);
+        // What recovery wrote, it made durable; what it found is durable as far as it was.
+        let mut flushed = image(dir.path());
+        for _ in 0..random.below(120) {
+            match random.below(20) {
+                0 => {
+                    journal.wait_durable(journal.appended()).unwrap();
+                    durable = journal.durable();
+                    flushed = image(dir.path());
+                }
+                1 => {
+                    checkpoint = Lsn(checkpoint.0 + random.below(journal.durable().0 - checkpoint.0 + 1));
+                    journal.set_checkpoint(checkpoint);
+                    for lane in Lane::ALL {
+                        let acknowledged = random.below(journal.durable_lane_head(lane).seq.0 + 1);
+                        journal.set_watermark(lane, Seq(acknowledged));
+                    }
+                    journal.upkeep_now();
+                    // What upkeep touched, it made durable, and nothing else.
+                    let now = image(dir.path());
+                    for file in journal.files().iter().filter(|file| file.used == FileUse::Spare) {
+                        flushed.insert(file.path.clone(), now[&file.path].clone());
+                    }
+                }
+                _ => {
+                    let max = if random.chance(10) { 20_000 } else { 2_000 };
+                    model.append(&journal, &mut random, max).unwrap();
+                }
+            }
+        }
+        let appended = journal.appended();
+        drop(journal);
+        if random.chance(30) {
+            // Killed: all that was written is there.
+            let (_, recovered) = open_still(dir.path(), checkpoint).unwrap();
+            assert_eq!((recovered.head(), recovered.torn_bytes()), (appended, 0));
+        } else {
+            restore(dir.path(), &lose_power(&flushed, &image(dir.path()), &mut random));
+        }
+    }
+}
+
+#[test]
+fn whatever_is_durable_survives_and_nothing_torn_appears() {
+    for seed in 0..60 {
+        crash_run(seed);
+    }
+}
+
+/// A journal of several files with `durable` batches flushed in groups, and one batch behind them that is not.
+fn durable_and_tail(dir: &Path, random: &mut Random) -> (Model, Lsn) {
+    Journal::create(dir, options()).unwrap();
+    let (journal, _) = open_still(dir, Lsn::ZERO).unwrap();
+    let mut model = Model::default();
+    for _ in 0..60 {
+        model.append(&journal, random, 4_000).unwrap();
+        if random.chance(30) {
+            journal.wait_durable(journal.appended()).unwrap();
+        }
+    }
+    journal.wait_durable(journal.appended()).unwrap();
+    let durable = journal.durable();
+    model.append(&journal, random, 4_000).unwrap();
+    (model, durable)
+}
+
+#[test]
+fn a_flipped_byte_is_reported_if_durable_and_cut_if_not() {
+    for seed in 0..4 {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let (model, durable) = durable_and_tail(dir.path(), &mut random);
+        let intact = image(dir.path());
+        let (journal, _) = open_still(dir.path(), Lsn::ZERO).unwrap();
+        let places: Vec<(PathBuf, u64)> = model
+            .kept
+            .iter()
+            .map(|kept| {
+                let writer = journal.shared.writer.lock();
+                let live = writer.sealed.iter().map(|sealed| &sealed.live).chain([&writer.active.live]);
+                let file = live.into_iter().find(|live| live.header.generation == kept.location.generation).unwrap();
+                (file.on_disk.path.clone(), kept.location.offset)
+            })
+            .collect();
+        drop(journal);
+        for _ in 0..120 {
+            let index = if random.chance(10) { model.kept.len() - 1 } else { random.below(durable.0) as usize };
+            let kept = &model.kept[index];
+            let (path, offset) = &places[index];
+            let at = offset + random.below((88 + kept.state.len() + kept.records.len()) as u64);
+            let mut spoilt = intact.clone();
+            spoilt.get_mut(path).unwrap()[at as usize] ^= 1 << random.below(8);
+            restore(dir.path(), &spoilt);
+            match open_still(dir.path(), Lsn::ZERO) {
+                Err(JournalError::Damaged { file, offset: found, lsn }) => {
+                    assert!(kept.lsn <= durable, "batch {} was not durable", kept.lsn);
+                    assert_eq!((&file, found, lsn), (path, *offset, kept.lsn));
+                    assert!(image(dir.path()) == spoilt, "damage must not be touched");
+                }
+                Ok((_, recovered)) => {
+                    assert!(kept.lsn > durable, "batch {} was durable, the flip at {at} of it unseen", kept.lsn);
+                    model.clone().check_recovered(recovered, Lsn::ZERO, durable);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_to_the_very_last_batch_is_seen_after_a_clean_end() {
+    let dir = tempfile::tempdir().unwrap();
+    Journal::create(dir.path(), options()).unwrap();
+    let (journal, _) = open_still(dir.path(), Lsn::ZERO).unwrap();
+    let (mut model, mut random) = (Model::default(), Random(1));
+    for _ in 0..5 {
+        model.append(&journal, &mut random, 100).unwrap();
+    }
+    journal.close().unwrap();
+    assert!(matches!(model.append(&journal, &mut random, 100), Err(JournalError::Closed)));
+    let path = journal.files()[0].path.clone();
+    drop(journal);
+    let mut spoilt = image(dir.path());
+    spoilt.get_mut(&path).unwrap()[model.kept[4].location.offset as usize + 20] ^= 1;
+    restore(dir.path(), &spoilt);
+    assert!(matches!(open_still(dir.path(), Lsn::ZERO), Err(JournalError::Damaged { lsn: Lsn(5), .. })));
+}
+
+#[test]
+fn what_was_cut_never_comes_back() {
+    // Batches 3 to 6 were not flushed; a power loss takes 3 and keeps the rest. New batches of the same length then stand
+    // exactly where the old ones stood.
+    let dir = tempfile::tempdir().unwrap();
+    Journal::create(dir.path(), options()).unwrap();
+    let (journal, _) = open_still(dir.path(), Lsn::ZERO).unwrap();
+    let mut model = Model::default();
+    let append = |model: &mut Model, journal: &Journal, byte: u8| {
+        model.append_this(journal, BatchKind::Own, Lane::Normal, 1, Vec::new(), vec![byte; 5000]).unwrap()
+    };
+    append(&mut model, &journal, 1);
+    append(&mut model, &journal, 2);
+    journal.wait_durable(Lsn(2)).unwrap();
+    for byte in 3..=6 {
+        append(&mut model, &journal, byte);
+    }
+    let path = journal.files()[0].path.clone();
+    drop(journal);
+    let mut left = image(dir.path());
+    left.get_mut(&path).unwrap()[model.kept[2].location.offset as usize..][..512].fill(0);
+    restore(dir.path(), &left);
+
+    let (journal, recovered) = open_still(dir.path(), Lsn::ZERO).unwrap();
+    assert_eq!(recovered.cut().map(|cut| (cut.lsn, cut.offset)), Some((Lsn(3), model.kept[2].location.offset)));
+    model.check_recovered(recovered, Lsn::ZERO, Lsn(2));
+    append(&mut model, &journal, 7);
+    assert_eq!(model.kept.len(), 3);
+    drop(journal);
+    let (_, recovered) = open_still(dir.path(), Lsn::ZERO).unwrap();
+    assert_eq!(recovered.cut(), None);
+    assert_eq!(recovered.head(), Lsn(3));
+    model.check_recovered(recovered, Lsn::ZERO, Lsn(3));
+}
+
+#[test]
+fn a_missing_file_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, durable) = durable_and_tail(dir.path(), &mut Random(3));
+    let intact = image(dir.path());
+    let (journal, _) = open_still(dir.path(), Lsn::ZERO).unwrap();
+    let files = journal.files();
+    drop(journal);
+    let sealed: Vec<_> = files.iter().filter(|file| file.used == FileUse::Sealed).collect();
+    assert!(sealed.len() >= 2);
+    for file in sealed {
+        for checkpoint in [Lsn::ZERO, durable] {
+            restore(dir.path(), &intact);
+            fs::remove_file(&file.path).unwrap();
+            let opened = open_still(dir.path(), checkpoint);
+            if checkpoint == durable && file.path == files[0].path {
+                // The oldest file may be gone once it is folded in: its readers are told.
+                let (journal, _) = opened.unwrap();
+                assert!(
+                    Lane::ALL.into_iter().any(|lane| {
+                        matches!(journal.read_lane(lane, Seq::ZERO, 1), Err(ReadError::Truncated { .. }))
+                    })
+                );
+            } else {
+                assert!(matches!(opened, Err(JournalError::Damaged { .. })), "without {}", file.path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn either_copy_of_a_header_is_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, durable) = durable_and_tail(dir.path(), &mut Random(4));
+    let intact = image(dir.path());
+    for path in intact.keys() {
+        for at in [10, 4096 + 10] {
+            let mut spoilt = intact.clone();
+            spoilt.get_mut(path).unwrap()[at] ^= 1;
+            restore(dir.path(), &spoilt);
+            let (_, recovered) = open_still(dir.path(), Lsn::ZERO).unwrap();
+            assert_eq!(recovered.head(), durable.next());
+            model.clone().check_recovered(recovered, Lsn::ZERO, durable);
+        }
+        let mut spoilt = intact.clone();
+        for at in [10, 4096 + 10] {
+            spoilt.get_mut(path).unwrap()[at] ^= 1;
+        }
+        restore(dir.path(), &spoilt);
+        assert!(matches!(open_still(dir.path(), Lsn::ZERO), Err(JournalError::DamagedHeader { .. })));
+    }
+}
+
+#[test]
+fn an_older_journal_than_the_checkpoint_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, _) = durable_and_tail(dir.path(), &mut Random(5));
+    let beyond = Lsn(model.kept.len() as u64 + 1);
+    assert!(matches!(open_still(dir.path(), beyond), Err(JournalError::Damaged { lsn, .. }) if lsn == beyond));
+}
