@@ -54,6 +54,15 @@ fn crash_run(seed: u64) {
             assert_eq!((recovered.head(), recovered.torn_bytes()), (appended, 0));
         } else {
             restore(dir.path(), &lose_power(&flushed, &image(dir.path()), &mut random));
+            if random.chance(50) {
+                // The power goes again while recovery is cutting, or just after: it must come to the same end.
+                let before = image(dir.path());
+                let (_, recovered) = open_still(dir.path(), checkpoint).unwrap();
+                let head = recovered.head();
+                restore(dir.path(), &lose_power(&before, &image(dir.path()), &mut random));
+                let (_, recovered) = open_still(dir.path(), checkpoint).unwrap();
+                assert_eq!(recovered.head(), head);
+            }
         }
     }
 }
@@ -70,7 +79,7 @@ fn durable_and_tail(dir: &Path, random: &mut Random) -> (Model, Lsn) {
     Journal::create(dir, options()).unwrap();
     let (journal, _) = open_still(dir, Lsn::ZERO).unwrap();
     let mut model = Model::default();
-    for _ in 0..60 {
+    for _ in 0..100 {
         model.append(&journal, random, 4_000).unwrap();
         if random.chance(30) {
             journal.wait_durable(journal.appended()).unwrap();
@@ -231,6 +240,61 @@ fn either_copy_of_a_header_is_enough() {
         restore(dir.path(), &spoilt);
         assert!(matches!(open_still(dir.path(), Lsn::ZERO), Err(JournalError::DamagedHeader { .. })));
     }
+}
+
+#[test]
+fn recycling_may_stop_at_any_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut model, durable) = durable_and_tail(dir.path(), &mut Random(6));
+    let intact = image(dir.path());
+    let (journal, _) = open_still(dir.path(), Lsn::ZERO).unwrap();
+    let files = journal.files();
+    drop(journal);
+    let sealed: Vec<_> = files.iter().filter(|file| file.used == FileUse::Sealed).collect();
+    assert!(sealed.len() >= 3);
+    let mut image_now = intact;
+    for (index, file) in sealed.iter().enumerate() {
+        let live = image_now[&file.path].clone();
+        restore(dir.path(), &image_now);
+        file::JournalFile::open(file.path.clone()).unwrap().retire(TAG, 1).unwrap();
+        let spare = fs::read(&file.path).unwrap();
+        let torn = [0xaa; 512];
+        let copies: [(&[u8], &[u8]); 6] = [
+            (&live[..512], &spare[4096..4608]),
+            (&spare[..512], &live[4096..4608]),
+            (&torn, &live[4096..4608]),
+            (&spare[..512], &torn),
+            (&torn, &spare[4096..4608]),
+            (&spare[..512], &spare[4096..4608]),
+        ];
+        for (number, (first, second)) in copies.into_iter().enumerate() {
+            let mut bytes = live.clone();
+            bytes[..512].copy_from_slice(first);
+            bytes[4096..4608].copy_from_slice(second);
+            image_now.insert(file.path.clone(), bytes);
+            restore(dir.path(), &image_now);
+            let (journal, recovered) = open_still(dir.path(), durable).unwrap();
+            assert_eq!(recovered.head(), durable.next());
+            // As long as one copy says so, the file is still part of the journal, whole.
+            let oldest = sealed.get(index + usize::from(number >= 3)).copied().unwrap_or(&files[sealed.len()]);
+            assert_eq!(journal.files()[0].lsns, oldest.lsns);
+            for lane in Lane::ALL {
+                let floor = journal.shared.writer.lock().oldest().header.heads.get(lane).seq;
+                model.check_lane(&journal, lane, floor, 10_000);
+            }
+        }
+    }
+    // And it goes on from there.
+    let (journal, _) = open_still(dir.path(), durable).unwrap();
+    for _ in 0..100 {
+        model.append(&journal, &mut Random(7), 4_000).unwrap();
+    }
+    journal.wait_durable(journal.appended()).unwrap();
+    drop(journal);
+    let (_, recovered) = open_still(dir.path(), durable).unwrap();
+    let head = recovered.head();
+    model.check_recovered(recovered, durable, head);
+    assert_eq!(head.0, durable.0 + 101);
 }
 
 #[test]

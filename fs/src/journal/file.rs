@@ -206,9 +206,18 @@ impl JournalFile {
     }
 }
 
+/// What is in the journal's directory.
+#[derive(Default)]
+pub struct Listing {
+    /// Files by number, in order.
+    pub files: Vec<(u64, PathBuf)>,
+    /// Files whose making a crash interrupted.
+    pub temporary: Vec<PathBuf>,
+}
+
 /// The journal's files by number, and the temporary ones that a crash left.
-pub fn list(dir: &Path) -> Result<(Vec<(u64, PathBuf)>, Vec<PathBuf>), JournalError> {
-    let (mut files, mut temporary) = (Vec::new(), Vec::new());
+pub fn list(dir: &Path) -> Result<Listing, JournalError> {
+    let Listing { mut files, mut temporary } = Listing::default();
     for entry in fs::read_dir(dir).map_err(JournalError::io("list", dir))? {
         let path = entry.map_err(JournalError::io("list", dir))?.path();
         let number = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
@@ -219,7 +228,7 @@ pub fn list(dir: &Path) -> Result<(Vec<(u64, PathBuf)>, Vec<PathBuf>), JournalEr
         }
     }
     files.sort();
-    Ok((files, temporary))
+    Ok(Listing { files, temporary })
 }
 
 /// Makes the names in the directory durable.

@@ -46,10 +46,13 @@ mod upkeep;
 mod writer;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod crash_tests;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod journal_tests;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod testing;
 
 use std::fs;

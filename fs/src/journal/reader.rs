@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proto::ids::{Incarnation, Lane, Seq};
 
 use super::cursors::Cursor;
-use super::error::{JournalError, ReadError};
+use super::error::ReadError;
 use super::file::LiveFile;
 use super::footer::{Point, Points};
 use super::format::{BATCHES_AT, BatchHeader, BatchKind};

@@ -113,12 +113,12 @@ pub fn is_journal(dir: &Path, options: &JournalOptions) -> Result<bool, JournalE
 }
 
 fn load(dir: &Path, options: &JournalOptions) -> Result<Files, JournalError> {
-    let (paths, temporary) = list(dir)?;
-    for path in temporary {
+    let listing = list(dir)?;
+    for path in listing.temporary {
         std::fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
     }
     let mut files = Files { live: Vec::new(), spare: Vec::new(), generation: 0, number: 0 };
-    for (number, path) in paths {
+    for (number, path) in listing.files {
         files.number = files.number.max(number);
         let file = Arc::new(JournalFile::open(path)?);
         match read_header(&file, options.store_tag)? {
