@@ -24,6 +24,9 @@ fn crash_run(seed: u64) {
                 0 => {
                     journal.wait_durable(journal.appended()).unwrap();
                     durable = journal.durable();
+                    if durable > Lsn::ZERO {
+                        journal.check_synced(durable > checkpoint);
+                    }
                     flushed = image(dir.path());
                 }
                 1 => {
@@ -34,6 +37,7 @@ fn crash_run(seed: u64) {
                         journal.set_watermark(lane, Seq(acknowledged));
                     }
                     journal.upkeep_now();
+                    journal.check_synced(false);
                     // What upkeep touched, it made durable, and nothing else.
                     let now = image(dir.path());
                     for file in journal.files().iter().filter(|file| file.used == FileUse::Spare) {

@@ -33,6 +33,9 @@ pub struct JournalFile {
     pub path: PathBuf,
     /// Its size.
     pub file_bytes: u64,
+    /// Whether something was written that was not synced, for simulated power losses.
+    #[cfg(test)]
+    pub unsynced: std::sync::atomic::AtomicBool,
 }
 
 /// One use of a file: from its header's writing until it is recycled.
@@ -90,7 +93,7 @@ impl JournalFile {
         let path = file_path(dir, number);
         let temporary = path.with_extension("tmp");
         let file = create(&temporary)?;
-        let made = Self { file, path: temporary.clone(), file_bytes };
+        let made = Self::new(file, temporary.clone(), file_bytes);
         if let Err(error) = made.fill(store_tag) {
             // The disk is probably full: give back what was taken of it.
             let _ = fs::remove_file(&temporary);
@@ -110,7 +113,7 @@ impl JournalFile {
             at += len;
         }
         self.write_header(&spare_header(store_tag, 0, self.file_bytes))?;
-        self.file.sync_all().map_err(JournalError::io("sync", &self.path))
+        self.sync()
     }
 
     /// Makes a file at once, allocated but not written: for an append that found no spare one. Neither the file nor its
@@ -122,14 +125,24 @@ impl JournalFile {
             let _ = fs::remove_file(&path);
             return Err(JournalError::io("allocate", &path)(errno.into()));
         }
-        Ok(Self { file, path, file_bytes })
+        Ok(Self::new(file, path, file_bytes))
     }
 
     /// Opens a file that is there.
     pub fn open(path: PathBuf) -> Result<Self, JournalError> {
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(JournalError::io("open", &path))?;
         let file_bytes = file.metadata().map_err(JournalError::io("stat", &path))?.len();
-        Ok(Self { file, path, file_bytes })
+        Ok(Self::new(file, path, file_bytes))
+    }
+
+    fn new(file: File, path: PathBuf, file_bytes: u64) -> Self {
+        Self {
+            file,
+            path,
+            file_bytes,
+            #[cfg(test)]
+            unsynced: Default::default(),
+        }
     }
 
     /// Writes both copies of a header. Not synced.
@@ -155,11 +168,15 @@ impl JournalFile {
 
     /// Writes all of `bytes`.
     pub fn write(&self, bytes: &[u8], at: u64) -> Result<(), JournalError> {
+        #[cfg(test)]
+        self.unsynced.store(true, std::sync::atomic::Ordering::SeqCst);
         self.file.write_all_at(bytes, at).map_err(JournalError::io("write", &self.path))
     }
 
     /// Writes all parts one after the other, in one call of the system if it takes them.
     pub fn write_parts(&self, parts: &[&[u8]], at: u64) -> Result<(), JournalError> {
+        #[cfg(test)]
+        self.unsynced.store(true, std::sync::atomic::Ordering::SeqCst);
         let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         let mut written = loop {
             match rustix::io::pwritev(&self.file, &slices, at) {
@@ -185,6 +202,8 @@ impl JournalFile {
 
     /// Makes durable what was written.
     pub fn sync(&self) -> Result<(), JournalError> {
+        #[cfg(test)]
+        self.unsynced.store(false, std::sync::atomic::Ordering::SeqCst);
         self.file.sync_data().map_err(JournalError::io("flush", &self.path))
     }
 

@@ -185,6 +185,17 @@ pub fn open_still(dir: &Path, checkpoint: Lsn) -> Result<(Journal, Recovered), J
 }
 
 impl Journal {
+    /// Nothing that was written to the files in use, or to the spare ones, may be unsynced.
+    pub fn check_synced(&self, used: bool) {
+        let writer = self.shared.writer.lock();
+        let live =
+            writer.sealed.iter().map(|sealed| &sealed.live).chain([&writer.active.live]).map(|live| &live.on_disk);
+        for file in live.filter(|_| used).chain(&writer.ready) {
+            assert!(!file.unsynced.load(Ordering::SeqCst), "{} is not synced", file.path.display());
+        }
+        assert!(!used || !writer.dir_dirty, "the directory is not synced");
+    }
+
     /// What the upkeep thread does when it wakes.
     pub fn upkeep_now(&self) {
         self.shared.recycle().unwrap();
