@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use super::*;
 
@@ -92,19 +93,19 @@ fn a_failed_flush_is_never_made_good_by_a_later_one() {
 }
 
 #[test]
-fn threads_that_mark_and_flush_leave_nothing_behind() {
+fn a_flush_waits_for_the_one_before_it() {
     let fixture = fixture();
-    let handles: Vec<_> = (1..=4).map(|number| fixture.create(number)).collect();
+    let (file, handle) = fixture.create(1);
+    fixture.dirty.mark(file, &handle);
     std::thread::scope(|scope| {
-        for (file, handle) in &handles {
-            let dirty = &fixture.dirty;
-            scope.spawn(move || {
-                for _ in 0..20 {
-                    dirty.mark(*file, handle);
-                    dirty.flush().unwrap();
-                    assert!(!dirty.state.lock().marked.contains_key(file), "{file} was marked before the flush");
-                }
-            });
-        }
+        let under_way = fixture.dirty.flushing.lock();
+        let second = scope.spawn(|| fixture.dirty.flush());
+        // Too short a pause could only hide a mistake, never show one that isn't there.
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(!second.is_finished());
+        assert!(fixture.dirty.is_marked(), "it takes no mark before its turn");
+        drop(under_way);
+        second.join().unwrap().unwrap();
     });
+    assert!(!fixture.dirty.is_marked());
 }

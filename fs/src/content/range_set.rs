@@ -105,6 +105,14 @@ impl fmt::Debug for RangeSet {
     }
 }
 
+impl From<Range<u64>> for RangeSet {
+    fn from(range: Range<u64>) -> Self {
+        let mut set = Self::new();
+        set.insert(range);
+        set
+    }
+}
+
 impl FromIterator<Range<u64>> for RangeSet {
     fn from_iter<I: IntoIterator<Item = Range<u64>>>(ranges: I) -> Self {
         let mut set = Self::new();
@@ -162,14 +170,14 @@ mod tests {
     #[test]
     fn ranges_that_touch_become_one() {
         let set = RangeSet::from_iter([0..5, 10..15, 5..10]);
-        assert_eq!(set.iter().collect::<Vec<_>>(), vec![0..15]);
+        assert_eq!(set, RangeSet::from(0..15));
     }
 
     #[test]
     fn reaches_to_the_end_of_u64() {
-        let mut set = RangeSet::from_iter([10..u64::MAX]);
+        let mut set = RangeSet::from(10..u64::MAX);
         set.remove(20..u64::MAX);
-        assert_eq!(set, RangeSet::from_iter([10..20]));
+        assert_eq!(set, RangeSet::from(10..20));
         assert_eq!(set.gaps(0..u64::MAX).collect::<Vec<_>>(), vec![0..10, 20..u64::MAX]);
     }
 }

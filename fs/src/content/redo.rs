@@ -114,7 +114,7 @@ where
     I: IntoIterator<Item = Edit<S>, IntoIter: DoubleEndedIterator>,
 {
     // Cutting to the final size is the newest edit of all: nothing beyond it is of interest.
-    let mut covered = RangeSet::from_iter([size..u64::MAX]);
+    let mut covered = RangeSet::from(size..u64::MAX);
     let mut holes = RangeSet::new();
     let mut plan = Plan { size, holes: Vec::new(), writes: Vec::new(), min_len: 0 };
     for edit in edits.into_iter().rev() {

@@ -5,6 +5,7 @@ use std::sync::Barrier;
 use super::*;
 
 struct Fixture {
+    /// Removed with the fixture.
     dir: tempfile::TempDir,
     table: ObjectTable<u32>,
 }
@@ -18,7 +19,8 @@ fn fixture(capacity: usize) -> Fixture {
 
 #[test]
 fn finds_only_what_was_made() {
-    let Fixture { table, .. } = fixture(4);
+    let fixture = fixture(4);
+    let table = &fixture.table;
     assert!(table.find(FileId(7)).unwrap().is_none());
     assert!(table.is_empty(), "a file without an object takes no place");
     let made = table.get(FileId(7)).unwrap();
@@ -41,7 +43,8 @@ fn a_failure_to_open_leaves_no_place_and_is_not_remembered() {
 
 #[test]
 fn keeps_the_recently_used_and_closes_the_others() {
-    let Fixture { table, .. } = fixture(3);
+    let fixture = fixture(3);
+    let table = &fixture.table;
     for number in 1..=3 {
         *table.get(FileId(number)).unwrap().write() = 9;
     }
@@ -55,7 +58,8 @@ fn keeps_the_recently_used_and_closes_the_others() {
 
 #[test]
 fn what_is_in_use_stays_and_the_table_shrinks_afterwards() {
-    let Fixture { table, .. } = fixture(3);
+    let fixture = fixture(3);
+    let table = &fixture.table;
     let held: Vec<_> = (1..=20).map(|number| table.get(FileId(number)).unwrap()).collect();
     assert_eq!(table.len(), 20);
     for object in &held {
@@ -73,7 +77,8 @@ fn what_is_in_use_stays_and_the_table_shrinks_afterwards() {
 
 #[test]
 fn evicts() {
-    let Fixture { table, .. } = fixture(4);
+    let fixture = fixture(4);
+    let table = &fixture.table;
     assert!(table.evict(FileId(1)), "it isn't there");
     table.get(FileId(1)).unwrap();
     assert!(table.evict(FileId(1)));
@@ -83,7 +88,8 @@ fn evicts() {
 
 #[test]
 fn threads_that_ask_at_once_get_the_same_object() {
-    let Fixture { table, .. } = fixture(2);
+    let fixture = fixture(2);
+    let table = &fixture.table;
     let barrier = Barrier::new(4);
     for number in 1..100 {
         let objects: Vec<_> = std::thread::scope(|scope| {
@@ -104,10 +110,10 @@ fn threads_that_ask_at_once_get_the_same_object() {
 #[test]
 fn threads_never_hold_two_objects_of_one_file() {
     // Each adds under the object's lock, in a table that is too small; the handle outlives the state, so counts go to the file.
-    let Fixture { table, .. } = fixture(1);
+    let fixture = fixture(1);
+    let table = &fixture.table;
     std::thread::scope(|scope| {
         for thread in 0..4u64 {
-            let table = &table;
             scope.spawn(move || {
                 for turn in 0..300u64 {
                     let file = FileId(1 + (thread + turn) % 3);
