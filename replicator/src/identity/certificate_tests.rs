@@ -127,6 +127,15 @@ fn an_authority_and_a_site_are_not_taken_for_each_other() {
     assert!(matches!(volume_of_authority(site.der()), Err(CertificateError::Kind { .. })));
 }
 
+#[test]
+fn an_authority_with_the_name_of_a_site_is_no_site() {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(vec![server_name(VOLUME, SiteId(7))]).expect("params");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let made = params.self_signed(&key).expect("made");
+    assert!(matches!(site_of_certificate(made.der()), Err(CertificateError::Kind { .. })));
+}
+
 /// A certificate with these names, as another program could have the authority's key sign it.
 fn named(names: &[&str]) -> Vec<u8> {
     let key = KeyPair::generate().expect("a key");
