@@ -70,7 +70,8 @@ impl Volume {
 
     /// Durable records after `after`, in order; at least one if there is one, about `limit_bytes` at most.
     pub fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<ShipRecord>, ReadLaneError> {
-        let batches = self.journal.read_lane(lane, after, limit_bytes).map_err(|error| read_error(error, lane, after))?;
+        let batches =
+            self.journal.read_lane(lane, after, limit_bytes).map_err(|error| read_error(error, lane, after))?;
         let mut records = Vec::new();
         let mut bytes = 0;
         for batch in batches {
@@ -98,7 +99,8 @@ impl Volume {
         if acknowledged >= head.appended {
             return Ok(Backlog { records: 0, bytes: 0, oldest: None });
         }
-        let has = self.journal.lane_bytes_at(lane, acknowledged).map_err(|error| read_error(error, lane, acknowledged))?;
+        let has =
+            self.journal.lane_bytes_at(lane, acknowledged).map_err(|error| read_error(error, lane, acknowledged))?;
         let oldest = match self.journal.read_lane(lane, acknowledged, 1) {
             Ok(batches) => match batches.into_iter().next() {
                 Some(batch) => Some(Record::decode(&mut Reader::new(batch.records)).map_err(FsError::from)?.hlc),
@@ -107,11 +109,7 @@ impl Volume {
             },
             Err(error) => return Err(read_error(error, lane, acknowledged)),
         };
-        Ok(Backlog {
-            records: head.appended.0 - acknowledged.0,
-            bytes: head.lane_bytes.saturating_sub(has),
-            oldest,
-        })
+        Ok(Backlog { records: head.appended.0 - acknowledged.0, bytes: head.lane_bytes.saturating_sub(has), oldest })
     }
 
     /// Fills in the bytes of an extent: from the object, and from the journal where the object's have been overwritten since.
@@ -132,7 +130,9 @@ impl Volume {
             let kept = self.saved_bytes(SavedRange::decode(&row)?.location)?;
             let end = at + kept.len() as u64;
             let place = bytes.get_mut(at as usize..end as usize);
-            place.ok_or_else(|| FsError::Damaged(format!("saved bytes of record {} do not fit", record.seq)))?.copy_from_slice(&kept);
+            place
+                .ok_or_else(|| FsError::Damaged(format!("saved bytes of record {} do not fit", record.seq)))?
+                .copy_from_slice(&kept);
             if end >= missing.end {
                 missing.end = missing.end.min(at);
             }

@@ -92,7 +92,13 @@ impl Volume {
     }
 
     /// The bytes are in the object and flushed: the record has no effect here.
-    fn journal_block(&self, file: FileId, object: &Arc<Object<ObjectState>>, offset: u64, bytes: Vec<u8>) -> Result<(), FsError> {
+    fn journal_block(
+        &self,
+        file: FileId,
+        object: &Arc<Object<ObjectState>>,
+        offset: u64,
+        bytes: Vec<u8>,
+    ) -> Result<(), FsError> {
         let txn = Txn::begin(self)?;
         let inode = txn.existing(file)?;
         let time = txn.now();

@@ -465,7 +465,7 @@ impl ContentChange {
             base,
             edit,
             mtime: option(reader, Time::decode)?,
-            mode: option(reader, |reader| mode(reader))?,
+            mode: option(reader, mode)?,
             time: Time::decode(reader)?,
         })
     }

@@ -212,9 +212,7 @@ pub(crate) fn commit_change(
 pub(crate) fn effect_of(edit: &Edit, record: u32) -> Option<Effect> {
     Some(match edit {
         Edit::Write { offset, data: Data::Bytes(_) } => Effect::Write { offset: *offset, record },
-        Edit::Write { offset, data: Data::Extent(len) } => {
-            Effect::Extent { offset: *offset, len: u64::from(*len) }
-        }
+        Edit::Write { offset, data: Data::Extent(len) } => Effect::Extent { offset: *offset, len: u64::from(*len) },
         Edit::Truncate { size } => Effect::Truncate { size: *size },
         Edit::Punch { offset, len } => Effect::Punch { offset: *offset, len: *len },
         Edit::Replace { size } => Effect::Replace { size: *size },

@@ -20,14 +20,7 @@ const MAX_LINKS: u32 = 65_000;
 
 impl Volume {
     /// `mknod`, `mkdir`, `symlink`: a new inode of this kind with its first name. `mode` has the umask applied.
-    pub fn create(
-        &self,
-        caller: Caller,
-        parent: FileId,
-        name: &[u8],
-        kind: Kind,
-        mode: u32,
-    ) -> Result<Attr, FsError> {
+    pub fn create(&self, caller: Caller, parent: FileId, name: &[u8], kind: Kind, mode: u32) -> Result<Attr, FsError> {
         let name = check_name(name)?;
         if let Kind::Symlink(target) = &kind {
             if target.is_empty() {

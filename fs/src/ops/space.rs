@@ -36,9 +36,7 @@ impl Volume {
             }
         }
         match grow_to {
-            Some(size) if size > self.inode(handle.file)?.size => {
-                self.edit(handle.file, Edit::Truncate { size }, true)
-            }
+            Some(size) if size > self.inode(handle.file)?.size => self.edit(handle.file, Edit::Truncate { size }, true),
             _ => Ok(()),
         }
     }

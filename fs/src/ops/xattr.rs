@@ -83,13 +83,7 @@ fn check_name(name: &[u8]) -> Result<(), FsError> {
     }
 }
 
-fn set(
-    txn: Txn<'_>,
-    file: FileId,
-    name: &[u8],
-    value: Option<Bytes>,
-    present: Option<Xattr>,
-) -> Result<(), FsError> {
+fn set(txn: Txn<'_>, file: FileId, name: &[u8], value: Option<Bytes>, present: Option<Xattr>) -> Result<(), FsError> {
     let inode = txn.existing(file)?;
     let touched = [inode.created].into_iter().chain(present.map(|xattr| xattr.stamp));
     let time = txn.now();

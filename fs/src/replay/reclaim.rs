@@ -18,7 +18,6 @@ const BATCH: usize = 128;
 impl Volume {
     /// All removals of the origin's lane up to here are stable. For this site's own lanes too.
     pub fn set_stable(&self, origin: SiteId, lane: Lane, point: LanePoint) {
-        self.stable.lock().insert((origin, lane), point);
         if let Err(error) = self.reclaim(origin, lane, point) {
             tracing::warn!(%origin, %lane, %error, "removed files keep their space until the next try");
         }

@@ -53,7 +53,13 @@ impl Volume {
         self.drop_note(&note)
     }
 
-    fn reship(&self, file: FileId, object: &Arc<Object<ObjectState>>, edit: Edit, effect: Option<Effect>) -> Result<(), FsError> {
+    fn reship(
+        &self,
+        file: FileId,
+        object: &Arc<Object<ObjectState>>,
+        edit: Edit,
+        effect: Option<Effect>,
+    ) -> Result<(), FsError> {
         let mut txn = Txn::begin(self)?;
         let inode = txn.existing(file)?;
         let time = txn.now();
@@ -102,11 +108,7 @@ impl Volume {
 }
 
 /// A removed entry goes back to its place; a live one, of a directory in a cycle, to the place before its last move.
-fn place_to_go(
-    txn: &Txn<'_>,
-    entry: &Entry,
-    inode: &Inode,
-) -> Result<Option<(FileId, proto::name::Name)>, FsError> {
+fn place_to_go(txn: &Txn<'_>, entry: &Entry, inode: &Inode) -> Result<Option<(FileId, proto::name::Name)>, FsError> {
     if !entry.is_alive() {
         return Ok(Some((entry.parent, entry.name.clone())));
     }
