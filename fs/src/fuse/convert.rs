@@ -5,12 +5,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileHandle, FileType, Generation, INodeNo};
+use fuser::{Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, Request};
 use proto::ids::FileId;
 use proto::record::{Kind, Time};
 
 use crate::error::FsError;
-use crate::types::{Attr, HandleId};
+use crate::types::{Attr, Caller, HandleId};
 
 /// How long the kernel may keep names, missing names and attributes. Any long time would do, since whatever changes
 /// without the kernel's doing is invalidated; a day bounds the damage should one invalidation be missed.
@@ -31,6 +31,16 @@ pub fn ino(file: FileId) -> INodeNo {
 /// The file that the kernel means.
 pub fn file(ino: INodeNo) -> FileId {
     FileId(ino.0)
+}
+
+/// Who asks.
+pub fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid() }
+}
+
+/// The volume's handle of an open file.
+pub fn handle(handle: FileHandle) -> HandleId {
+    OpenHandle::decode(handle).handle
 }
 
 /// Attributes as the kernel takes them.

@@ -23,9 +23,12 @@ use crate::types::DirEntry;
 /// All open directories.
 #[derive(Debug, Default)]
 pub struct OpenDirectories {
-    listings: Mutex<HashMap<u64, Arc<Mutex<Option<Arc<Listing>>>>>>,
+    listings: Mutex<HashMap<u64, Arc<Reading>>>,
     next: AtomicU64,
 }
+
+/// What a handle lists, once reading has begun.
+type Reading = Mutex<Option<Arc<Listing>>>;
 
 /// A directory as it was at one moment.
 #[derive(Debug)]
