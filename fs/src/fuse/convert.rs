@@ -141,7 +141,7 @@ pub fn system_time(time: Time) -> SystemTime {
 /// A time that fuser made of what the kernel sent.
 ///
 /// The kernel's `secs + nanos` before 1970 arrives as `epoch - (|secs| + nanos)`: fuser 0.18 subtracts the nanoseconds
-/// too. This undoes it; `kernel_tests` sees when fuser changes.
+/// too. This undoes it; setting such a time on a mount shows whether fuser still does.
 pub fn time_from_request(time: SystemTime) -> Time {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => Time { secs: i64::try_from(after.as_secs()).unwrap_or(i64::MAX), nanos: after.subsec_nanos() },

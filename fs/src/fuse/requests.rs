@@ -13,11 +13,10 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use proto::name::Name;
 use proto::record::Kind;
 
 use super::adapter::Adapter;
-use super::answer::{answer_attr, answer_empty, answer_written, answer_xattr, refusal};
+use super::answer::{answer_attr, answer_empty, answer_statfs, answer_written, answer_xattr, refusal};
 use super::attributes;
 use super::convert::{self, GENERATION, OpenHandle, TTL, caller, file, file_attr, handle};
 use super::data::{self, WriteHow};
@@ -202,6 +201,7 @@ impl Filesystem for Adapter {
         let name = name.as_bytes();
         let result = attributes::xattr_allowed(name)
             .and_then(|()| self.volume.getxattr(file(ino), name))
+            .map_err(|error| attributes::xattr_missing(name, error))
             .and_then(|value| attributes::xattr_answer(value, size));
         answer_xattr(result, reply);
     }
@@ -218,19 +218,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        match self.volume.statfs() {
-            Ok(stat) => reply.statfs(
-                stat.blocks,
-                stat.free,
-                stat.available,
-                stat.files,
-                stat.files_free,
-                stat.block_bytes,
-                Name::MAX_BYTES as u32,
-                stat.block_bytes,
-            ),
-            Err(error) => reply.error(refusal(&error)),
-        }
+        answer_statfs(self.volume.statfs(), reply);
     }
 
     // -- files --
