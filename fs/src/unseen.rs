@@ -20,6 +20,7 @@ use crate::content::object::Object;
 use crate::error::FsError;
 use crate::ops::data::{commit_change, disk};
 use crate::txn::Txn;
+use crate::types::Invalidation;
 use crate::volume::{ObjectState, Volume};
 
 const BLOCK_BYTES: u64 = 64 << 10;
@@ -85,6 +86,9 @@ impl Volume {
                 self.journal_block(file, &object, offset, bytes)?;
             }
             hashes.push(hash);
+        }
+        if watch.blocks != hashes {
+            self.invalidate_later(Invalidation::Attr { file });
         }
         watch.blocks = hashes;
         watch.change_time = Some(change_time);

@@ -93,7 +93,7 @@ pub struct ObjectState {
     pub checked: bool,
 }
 
-type InvalidationSink = Box<dyn Fn(&[Invalidation]) + Send + Sync>;
+type InvalidationSink = Arc<dyn Fn(&[Invalidation]) + Send + Sync>;
 
 /// One site's store: namespace, content, journal. Share it in an [`Arc`].
 ///
@@ -270,7 +270,7 @@ impl Volume {
 
     /// Sets who tells the kernel what to forget. Called by the thread that replays, when it holds no lock; it may block.
     pub fn on_invalidate(&self, sink: Box<dyn Fn(&[Invalidation]) + Send + Sync>) {
-        *self.sink.write() = Some(sink);
+        *self.sink.write() = Some(sink.into());
     }
 
     /// Sets who is told when more is journalled or durable here. It must return at once.
@@ -289,8 +289,18 @@ impl Volume {
     }
 
     pub(crate) fn invalidate(&self, invalidations: &[Invalidation]) {
-        if let (false, Some(sink)) = (invalidations.is_empty(), &*self.sink.read()) {
+        let sink = self.sink.read().clone();
+        if let (false, Some(sink)) = (invalidations.is_empty(), sink) {
             sink(invalidations);
+        }
+    }
+
+    /// For a thread that answers a request, which must not wait for the kernel: a side effect that the kernel does not expect. Rare.
+    pub(crate) fn invalidate_later(&self, invalidation: Invalidation) {
+        let Some(sink) = self.sink.read().clone() else { return };
+        let thread = std::thread::Builder::new().name("invalidate".into());
+        if let Err(error) = thread.spawn(move || sink(&[invalidation])) {
+            tracing::warn!(%error, "the kernel was not told of a change, and may show the old");
         }
     }
 

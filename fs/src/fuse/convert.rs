@@ -10,6 +10,7 @@ use proto::ids::FileId;
 use proto::record::{Kind, Time};
 
 use crate::error::FsError;
+use crate::tree::entry::KindTag;
 use crate::types::{Attr, Caller, HandleId};
 
 /// How long the kernel may keep names, missing names and attributes. Any long time would do, since whatever changes
@@ -53,7 +54,7 @@ pub fn file_attr(attr: &Attr) -> FileAttr {
         mtime: system_time(attr.mtime),
         ctime: system_time(attr.ctime),
         crtime: system_time(attr.btime),
-        kind: file_type(&attr.kind),
+        kind: file_type(KindTag::from(&attr.kind)),
         perm: (attr.perms.mode & 0o7777) as u16,
         nlink: attr.nlink,
         uid: attr.perms.uid,
@@ -94,15 +95,15 @@ pub fn bare_attr(file: FileId, kind: FileType) -> FileAttr {
 }
 
 /// The type without what belongs to it.
-pub fn file_type(kind: &Kind) -> FileType {
+pub fn file_type(kind: KindTag) -> FileType {
     match kind {
-        Kind::Regular => FileType::RegularFile,
-        Kind::Directory => FileType::Directory,
-        Kind::Symlink(_) => FileType::Symlink,
-        Kind::Fifo => FileType::NamedPipe,
-        Kind::Socket => FileType::Socket,
-        Kind::CharDevice(_) => FileType::CharDevice,
-        Kind::BlockDevice(_) => FileType::BlockDevice,
+        KindTag::Regular => FileType::RegularFile,
+        KindTag::Directory => FileType::Directory,
+        KindTag::Symlink => FileType::Symlink,
+        KindTag::Fifo => FileType::NamedPipe,
+        KindTag::Socket => FileType::Socket,
+        KindTag::CharDevice => FileType::CharDevice,
+        KindTag::BlockDevice => FileType::BlockDevice,
     }
 }
 

@@ -20,6 +20,9 @@ impl Volume {
             let kill_suid = caller.uid != 0;
             self.edit(file, Edit::Truncate { size }, kill_suid)?;
         }
+        if set.uid.or(set.gid).is_some() {
+            self.drop_capabilities(file)?;
+        }
         let txn = Txn::begin(self)?;
         let inode = txn.existing(file)?;
         let now = txn.now();

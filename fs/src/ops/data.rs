@@ -27,7 +27,7 @@ use crate::pins::Extent;
 use crate::store::batch::Effect;
 use crate::tree::apply;
 use crate::txn::{Txn, deps};
-use crate::types::HandleId;
+use crate::types::{HandleId, Invalidation};
 use crate::volume::{ObjectState, Volume};
 
 /// Shorter writes go by value: one flush of the journal then serves many files.
@@ -53,6 +53,7 @@ impl Volume {
             return Err(FsError::BadHandle);
         }
         self.journal_unseen_before_write(handle.file)?;
+        self.drop_capabilities(handle.file)?;
         let mut written = 0;
         for piece in data.chunks(MAX_DATA_BYTES) {
             let at = if handle.flags.append { At::End } else { At::Offset(offset + written as u64) };
@@ -79,6 +80,7 @@ impl Volume {
             return Err(FsError::IsDirectory);
         }
         self.journal_unseen_before_write(file)?;
+        self.drop_capabilities(file)?;
         self.mark_active(file, &edit)?;
         let object = self.object(file)?;
         let _lock = object.write();
@@ -164,7 +166,11 @@ impl Volume {
         self.save_overwritten(&mut txn, object, inode.size, &change)?;
         let touched = [inode.created, inode.content];
         let effect = effect_of(&change.edit, 0);
-        commit_change(txn, change, touched, effect, object)
+        let committed = commit_change(txn, change, touched, effect, object)?;
+        if mode.is_some() {
+            self.invalidate_later(Invalidation::Attr { file });
+        }
+        Ok(committed)
     }
 
     /// Copies the bytes that the change overwrites and that unacknowledged records refer to into the journal.

@@ -89,6 +89,11 @@ impl Volume {
         }
     }
 
+    /// The mount has ended: the kernel holds nothing any more.
+    pub fn forget_all(&self) {
+        self.holders.inner.lock().lookups.clear();
+    }
+
     /// Opens a regular file.
     pub fn open(&self, file: FileId, flags: OpenFlags) -> Result<HandleId, FsError> {
         match self.inode(file)?.kind {

@@ -14,6 +14,8 @@ use crate::volume::Volume;
 /// As much as the kernel lets a list be (`XATTR_LIST_MAX`).
 const MAX_LIST_BYTES: usize = 1 << 16;
 
+const CAPABILITIES: &[u8] = b"security.capability";
+
 impl Volume {
     /// Sets an attribute.
     pub fn setxattr(&self, file: FileId, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), FsError> {
@@ -63,6 +65,17 @@ impl Volume {
             return Err(FsError::NoXattr);
         }
         set(txn, file, name, None, present)
+    }
+
+    /// A file that is changed, or given away, loses its capabilities, as the kernel does it for its own file systems.
+    pub(crate) fn drop_capabilities(&self, file: FileId) -> Result<(), FsError> {
+        if self.rows.get(Table::Xattr, &table::xattr_key(file, CAPABILITIES))?.is_none() {
+            return Ok(());
+        }
+        match self.removexattr(file, CAPABILITIES) {
+            Err(FsError::NoXattr) => Ok(()),
+            result => result,
+        }
     }
 }
 
