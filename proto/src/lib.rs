@@ -10,8 +10,11 @@
 //! | [`name`] | the name of a directory entry |
 //! | [`record`] | one change to the tree |
 //! | [`codec`] | the primitives of the binary formats |
+//! | `grpc` | the services between sites (feature `grpc`) |
 
 pub mod codec;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod hlc;
 pub mod ids;
 pub mod name;
