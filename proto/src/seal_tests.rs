@@ -218,6 +218,35 @@ fn the_cache_is_bounded_and_a_stranger_does_not_touch_it() {
 }
 
 #[test]
+fn a_key_in_use_stays_cached() {
+    let mut opener = opener();
+    let mut ours = sealer(0);
+    for salt in 1..=2 * MAX_CACHED_KEYS as u8 {
+        for sealer in [&mut ours, &mut sealer(salt)] {
+            assert!(opener.open(&sealer.seal(plain(&small())).expect("seals")).is_ok());
+        }
+        assert!(opener.cached.iter().any(|(id, _)| id.salt == [0; 32]), "gone after {salt} others");
+    }
+}
+
+/// The first format, byte by byte, made by another implementation of HKDF and AES-GCM from the drawing above: what is sealed once must
+/// open in every later version.
+#[test]
+fn a_segment_of_format_1_opens() {
+    let mut sealer = sealer(1);
+    sealer.counter = 3 * SEGMENTS_PER_KEY + 5;
+    let sealed = sealer.seal(plain(&small())).expect("seals");
+    let hex: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, FORMAT_1);
+    assert_eq!(opener().open(&sealed).map(|opened| opened.records), Ok(small()));
+}
+
+const FORMAT_1: &str = "\
+    53794c5301070707070707070707070707070707070300020000000201000000000000000100000000000000000a0000\
+    0001010101010101010101010101010101010101010101010101010101010101010500300000000000d8c42f71567920\
+    8c8c5362df6399e3a2d90fc9205f23d5880253";
+
+#[test]
 fn secrets_are_not_printed() {
     assert_eq!(format!("{:?}", key()), "VolumeKey(redacted)");
     assert_eq!(format!("{:?}", sealer(1)), "Sealer(site 3, next 0)");
