@@ -18,12 +18,7 @@ pub struct FrameError {
 /// A place as the wire has it.
 pub fn put_head(head: Head) -> grpc::Head {
     let Head { site, lane, point } = head;
-    grpc::Head {
-        site: site.0.into(),
-        lane: u32::from(lane as u8),
-        incarnation: point.incarnation.0,
-        seq: point.seq.0,
-    }
+    grpc::Head { site: site.0.into(), lane: u32::from(lane as u8), incarnation: point.incarnation.0, seq: point.seq.0 }
 }
 
 /// Places as the wire has them.
@@ -55,7 +50,11 @@ pub fn heads(heads: &[grpc::Head]) -> Result<Vec<Head>, FrameError> {
 /// Reads places in the lanes of `site` only.
 pub fn heads_of(site: SiteId, given: &[grpc::Head]) -> Result<Vec<Head>, FrameError> {
     let heads = heads(given)?;
-    if heads.iter().any(|head| head.site != site) { Err(FrameError { what: "another site's position" }) } else { Ok(heads) }
+    if heads.iter().any(|head| head.site != site) {
+        Err(FrameError { what: "another site's position" })
+    } else {
+        Ok(heads)
+    }
 }
 
 /// Where a site's own lanes stand: the last records appended. Empty lanes are left out.

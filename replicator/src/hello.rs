@@ -20,7 +20,10 @@ pub const SOFTWARE_VERSION: &str = env!("CARGO_PKG_VERSION");
 #[derive(Debug, thiserror::Error)]
 pub enum HelloError {
     /// Another protocol.
-    #[error("this site speaks version {} of the protocol, yours is {theirs}; upgrade the older site", grpc::PROTOCOL_VERSION)]
+    #[error(
+        "this site speaks version {} of the protocol, yours is {theirs}; upgrade the older site",
+        grpc::PROTOCOL_VERSION
+    )]
     Version {
         /// The peer's.
         theirs: u32,

@@ -12,14 +12,15 @@ use fs::error::FsError;
 use fs::volume::{LaneHead, Lsn, Member};
 use parking_lot::{Mutex, MutexGuard};
 use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId, VolumeId};
-use proto::seal::{Opener, SealingSalt, VolumeKey};
+use proto::seal::{Opener, SealingSalt};
 use tokio::sync::{OwnedMutexGuard, watch};
-use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::config::Config;
 use crate::frontiers::{Frontiers, Head};
-use crate::identity::certificate::{self, Authority};
+use crate::identity::certificate;
+use crate::identity::invitations::Invitations;
+use crate::identity::site_identity::SiteIdentity;
 use crate::membership::{Membership, MembershipError};
 use crate::progress::{OriginProgress, PeerProgress};
 use crate::segments::Segments;
@@ -35,18 +36,14 @@ pub const LANES: usize = Lane::ALL.len();
 pub struct Local {
     /// The volume.
     pub volume: VolumeId,
-    /// Its name.
-    pub volume_name: String,
     /// This site.
     pub site: SiteId,
     /// Its incarnation.
     pub incarnation: Incarnation,
     /// What it proves itself with.
     pub credentials: Credentials,
-    /// What its segments are sealed with.
-    pub volume_key: VolumeKey,
-    /// The volume's authority, where this site may admit others.
-    pub authority: Option<Arc<Authority>>,
+    /// Keys and certificates.
+    pub identity: SiteIdentity,
 }
 
 /// See the module.
@@ -71,6 +68,8 @@ pub struct Hub<S> {
     state: Mutex<State>,
     /// Held while members are stored, and while a site id is given out.
     pub learning: tokio::sync::Mutex<()>,
+    /// Which tokens are outstanding.
+    pub invitations: tokio::sync::Mutex<Invitations>,
 }
 
 /// What the lock protects.
@@ -117,7 +116,14 @@ pub enum LearnError {
 
 impl<S: Store> Hub<S> {
     /// Reads all that the store knows. Blocks.
-    pub fn new(store: Arc<S>, local: Local, own: Member, config: Config, salt: SealingSalt) -> Self {
+    pub fn new(
+        store: Arc<S>,
+        local: Local,
+        own: Member,
+        config: Config,
+        salt: SealingSalt,
+        invitations: Invitations,
+    ) -> Self {
         let membership = Membership::new(own, store.members());
         let mut watermarks = Watermarks::default();
         let mut peers = BTreeMap::new();
@@ -141,8 +147,8 @@ impl<S: Store> Hub<S> {
             origins: BTreeMap::new(),
             streams: BTreeMap::new(),
         };
-        let segments = Segments::new(store.clone(), &local.volume_key, salt);
-        let opener = Mutex::new(Opener::new(&local.volume_key, local.volume));
+        let segments = Segments::new(store.clone(), local.identity.volume_key(), salt);
+        let opener = Mutex::new(Opener::new(local.identity.volume_key(), local.volume));
         Self {
             store,
             local,
@@ -157,6 +163,7 @@ impl<S: Store> Hub<S> {
             stop: watch::Sender::new(false),
             state: Mutex::new(state),
             learning: tokio::sync::Mutex::new(()),
+            invitations: tokio::sync::Mutex::new(invitations),
         }
     }
 
@@ -166,10 +173,7 @@ impl<S: Store> Hub<S> {
     }
 
     /// Runs a call of the store where it may block.
-    pub async fn blocking<T: Send + 'static>(
-        self: &Arc<Self>,
-        call: impl FnOnce(&Self) -> T + Send + 'static,
-    ) -> T {
+    pub async fn blocking<T: Send + 'static>(self: &Arc<Self>, call: impl FnOnce(&Self) -> T + Send + 'static) -> T {
         let hub = self.clone();
         match tokio::task::spawn_blocking(move || call(&hub)).await {
             Ok(value) => value,
@@ -288,16 +292,5 @@ impl<S: Store> Hub<S> {
     /// The name that the certificate of a site has.
     pub fn server_name(&self, site: SiteId) -> String {
         certificate::server_name(self.local.volume, site)
-    }
-}
-
-impl Credentials {
-    /// Of a site's identity.
-    pub fn of(identity: &crate::identity::site_identity::SiteIdentity) -> Self {
-        Self {
-            authority_certificate: identity.authority_certificate().to_pem(),
-            certificate: identity.certificate().to_pem(),
-            key: Zeroizing::new(identity.key().to_pem().to_string()),
-        }
     }
 }

@@ -115,7 +115,8 @@ async fn tell<S: Store>(
     let (result, own_stable) = hub
         .blocking(move |hub| {
             let store = &hub.store;
-            let result = to_store.iter().try_for_each(|(peer, lane, point)| store.set_acknowledged(*peer, *lane, *point));
+            let result =
+                to_store.iter().try_for_each(|(peer, lane, point)| store.set_acknowledged(*peer, *lane, *point));
             for (lane, seq) in watermarks {
                 store.set_watermark(lane, seq);
             }

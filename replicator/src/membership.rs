@@ -8,16 +8,19 @@ use std::collections::BTreeMap;
 use fs::volume::Member;
 use proto::ids::SiteId;
 
+use crate::identity::site_identity::check_name;
+
 /// The most sites that a volume may have.
 pub const MAX_MEMBERS: usize = 64;
-const MAX_NAME_BYTES: usize = 64;
 const MAX_ADDRESS_BYTES: usize = 255;
 
 /// Why a list of members was refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum MembershipError {
     /// One id, two names.
-    #[error("site {site} is {known:?} here, but {told:?} there: two sites were given one id; evict one of them and join it again")]
+    #[error(
+        "site {site} is {known:?} here, but {told:?} there: two sites were given one id; evict one of them and join it again"
+    )]
     Conflict {
         /// The id.
         site: SiteId,
@@ -27,7 +30,9 @@ pub enum MembershipError {
         told: String,
     },
     /// One name, two ids.
-    #[error("the name {name:?} is site {known}'s here, but site {told}'s there; join one of them again under another name")]
+    #[error(
+        "the name {name:?} is site {known}'s here, but site {told}'s there; join one of them again under another name"
+    )]
     NameTaken {
         /// The name.
         name: String,
@@ -138,11 +143,10 @@ impl Membership {
 /// Whether there can be such a member.
 pub fn check(member: &Member) -> Result<(), MembershipError> {
     let site = member.site;
-    let name_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let what = if site == SiteId(0) {
         "there is no site 0"
-    } else if member.name.is_empty() || member.name.len() > MAX_NAME_BYTES || !member.name.bytes().all(name_byte) {
-        "a name has 1 to 64 letters, digits, '-', '_' and '.'"
+    } else if check_name("a site's name", &member.name).is_err() {
+        "a name has 1 to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit"
     } else if member.address.len() > MAX_ADDRESS_BYTES || !is_address(&member.address) {
         "an address is host:port"
     } else {
@@ -153,7 +157,8 @@ pub fn check(member: &Member) -> Result<(), MembershipError> {
 
 fn is_address(address: &str) -> bool {
     let Some((host, port)) = address.rsplit_once(':') else { return false };
-    let host_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'[' | b']' | b'%');
+    let host_byte =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'[' | b']' | b'%');
     !host.is_empty() && host.bytes().all(host_byte) && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
@@ -208,8 +213,17 @@ mod tests {
 
     #[test]
     fn members_that_cannot_be_are_refused() {
-        for bad in [member(0, "x", "c:1"), member(3, "", "c:1"), member(3, "a/b", "c:1"), member(3, "x", "c"), member(3, "x", "c:0")] {
-            assert!(matches!(two().news(std::slice::from_ref(&bad), None), Err(MembershipError::Invalid { .. })), "{bad:?}");
+        for bad in [
+            member(0, "x", "c:1"),
+            member(3, "", "c:1"),
+            member(3, "a/b", "c:1"),
+            member(3, "x", "c"),
+            member(3, "x", "c:0"),
+        ] {
+            assert!(
+                matches!(two().news(std::slice::from_ref(&bad), None), Err(MembershipError::Invalid { .. })),
+                "{bad:?}"
+            );
         }
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::clock;
 use crate::frames::{self, FrameError};
 use crate::frontiers::Head;
 use crate::hello::{self, HelloError, SOFTWARE_VERSION};
@@ -28,7 +29,6 @@ use crate::hub::{Hub, LANES, LearnError, Turn};
 use crate::replay::{self, Batch, Closing};
 use crate::store::Store;
 use crate::transport::{Frames, LinkError};
-use crate::clock;
 
 /// Frames to the origin that wait to be sent.
 pub const ACK_FRAMES: usize = 64;
@@ -296,7 +296,8 @@ impl<S: Store> Stream<'_, S> {
         }
         lane.next = run.last.next();
         let content: u64 = opened.records.iter().map(|record| record.data_len()).sum();
-        let permits = (bytes.max(content as usize) / PERMIT_BYTES + 1).min(self.hub.config.window_bytes as usize / PERMIT_BYTES + 1);
+        let permits = (bytes.max(content as usize) / PERMIT_BYTES + 1)
+            .min(self.hub.config.window_bytes as usize / PERMIT_BYTES + 1);
         let Ok(room) = lane.room.clone().acquire_many_owned(permits as u32).await else { return Ok(()) };
         // The worker ends only with an error, which ends this stream too.
         let _ = lane.queue.send(Batch { records: opened.records, room });

@@ -95,10 +95,8 @@ impl<S: Store> Worker<S> {
             // What is applied from here on wakes a wait below.
             applied_here.mark_unchanged();
             let (origin, incarnation, lane) = (self.origin, self.incarnation, self.lane);
-            let (replayed, returned) = self
-                .hub
-                .blocking(move |hub| (hub.store.replay(origin, incarnation, lane, &records), records))
-                .await;
+            let (replayed, returned) =
+                self.hub.blocking(move |hub| (hub.store.replay(origin, incarnation, lane, &records), records)).await;
             records = returned;
             let Replayed { applied, lsn, stopped } = replayed;
             let done = records.partition_point(|record| record.seq <= applied.seq);
@@ -111,7 +109,9 @@ impl<S: Store> Worker<S> {
             let reason = match &stopped {
                 None if records.is_empty() => break,
                 None => "the store applied only a part and did not say why".to_string(),
-                Some(ReplayError::Gap { .. }) => return Err(stopped.map(|error| error.to_string()).unwrap_or_default()),
+                Some(ReplayError::Gap { .. }) => {
+                    return Err(stopped.map(|error| error.to_string()).unwrap_or_default());
+                }
                 Some(error) => error.to_string(),
             };
             if shown.as_ref() != Some(&reason) {

@@ -17,12 +17,12 @@ use crate::clock;
 use crate::engine::{Command, Engine, Event, Fault, Settings};
 use crate::frames::{self, FrameError};
 use crate::frontiers::Head;
+use crate::hello;
 use crate::hub::{Hub, LANES, LearnError};
 use crate::segments::{Sealed, SegmentError};
 use crate::store::Store;
 use crate::transport::client::{self, ShipLink};
 use crate::transport::{Frames, LinkError};
-use crate::hello;
 
 /// Frames beside segments that may wait to be sent.
 const CONTROL_FRAMES: usize = 64;
@@ -38,7 +38,10 @@ enum ShipError {
     Closed,
     #[error("it refused: {0}")]
     Refused(String),
-    #[error("it speaks version {theirs} of the protocol, this site version {}; upgrade the older site", grpc::PROTOCOL_VERSION)]
+    #[error(
+        "it speaks version {theirs} of the protocol, this site version {}; upgrade the older site",
+        grpc::PROTOCOL_VERSION
+    )]
     Version { theirs: u32 },
     #[error("site {0} answered in its place")]
     OtherSite(u32),
@@ -246,7 +249,9 @@ impl<S: Store> Shipper<S> {
         // The same reason again, attempt after attempt, is said once.
         match error {
             _ if known && !was_connected => tracing::debug!(peer = self.name, "not connected: {text}"),
-            ShipError::Fault(_) | ShipError::Members(_) => tracing::error!(peer = self.name, "nothing is shipped: {text}"),
+            ShipError::Fault(_) | ShipError::Members(_) => {
+                tracing::error!(peer = self.name, "nothing is shipped: {text}")
+            }
             _ => tracing::warn!(peer = self.name, "not connected: {text}"),
         }
     }
@@ -392,9 +397,7 @@ async fn pending_or<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     }
 }
 
-async fn next_frame(
-    frames: Option<&mut Frames<grpc::AckFrame>>,
-) -> Result<Option<grpc::AckFrame>, LinkError> {
+async fn next_frame(frames: Option<&mut Frames<grpc::AckFrame>>) -> Result<Option<grpc::AckFrame>, LinkError> {
     match frames {
         Some(frames) => frames.next().await,
         None => std::future::pending().await,

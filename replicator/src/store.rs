@@ -1,7 +1,7 @@
 //! What the replicator needs of a site's store. `fs::volume::Volume` has it; so has the store in memory that the protocol is
 //! tested with.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +23,8 @@ pub trait Store: Send + Sync + 'static {
     fn volume_id(&self) -> VolumeId;
     fn site(&self) -> SiteId;
     fn incarnation(&self) -> Incarnation;
+    /// Its directory, if it is on a disk.
+    fn store_path(&self) -> Option<PathBuf>;
     /// The listener returns at once, and may be called from any thread.
     fn on_progress(&self, listener: Box<dyn Fn() + Send + Sync>);
     fn lane_head(&self, lane: Lane) -> LaneHead;
@@ -50,6 +52,8 @@ pub trait NewStore: Send + 'static {
     fn load(&mut self, chunk: &Bytes) -> Result<(), FsError>;
     /// The last chunk was taken: adds the members, makes all of it durable and closes the store.
     fn finish(self, members: &[Member]) -> Result<(), FsError>;
+    /// The join failed: stops using the directory, which is then removed.
+    fn abandon(self);
 }
 
 impl Store for Volume {
@@ -61,6 +65,9 @@ impl Store for Volume {
     }
     fn incarnation(&self) -> Incarnation {
         self.incarnation()
+    }
+    fn store_path(&self) -> Option<PathBuf> {
+        Some(self.store_path())
     }
     fn on_progress(&self, listener: Box<dyn Fn() + Send + Sync>) {
         self.on_progress(listener);
@@ -119,5 +126,10 @@ impl NewStore for Arc<Volume> {
         members.iter().try_for_each(|member| self.put_member(member))?;
         self.finish_snapshot()?;
         self.close()
+    }
+    fn abandon(self) {
+        if let Err(error) = self.close() {
+            tracing::debug!("closing a store that is given up: {error}");
+        }
     }
 }

@@ -68,9 +68,9 @@ pub struct Watermarks {
 impl Watermarks {
     /// Takes a member in, with what it is known to have acknowledged. It holds the watermarks from now on.
     pub fn add(&mut self, peer: SiteId, acknowledged: [Option<LanePoint>; Lane::ALL.len()]) {
-        self.peers.entry(peer).or_insert_with(|| {
-            acknowledged.map(|acknowledged| PeerLane { acknowledged, ..PeerLane::default() })
-        });
+        self.peers
+            .entry(peer)
+            .or_insert_with(|| acknowledged.map(|acknowledged| PeerLane { acknowledged, ..PeerLane::default() }));
     }
 
     /// What the peer has acknowledged, if it is known.
@@ -137,7 +137,8 @@ impl Watermarks {
 impl PeerLane {
     fn confirm(&mut self, peer: SiteId, applied: &Frontiers) {
         // A peer speaks for its own lanes only.
-        let covered = |seen: &Seen| seen.heads.iter().all(|head| head.site == peer && applied.cover(&[*head], SiteId(0)));
+        let covered =
+            |seen: &Seen| seen.heads.iter().all(|head| head.site == peer && applied.cover(&[*head], SiteId(0)));
         loop {
             if self.waiting.is_none() {
                 self.waiting = self.newest.take();

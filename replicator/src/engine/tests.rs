@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SETTINGS: Settings = Settings { window_bytes: 1_000, window_segments: 4, max_segment_bytes: 200, read_retry_ms: 50 };
+const SETTINGS: Settings =
+    Settings { window_bytes: 1_000, window_segments: 4, max_segment_bytes: 200, read_retry_ms: 50 };
 const LANE: Lane = Lane::Normal;
 
 fn point(seq: u64) -> LanePoint {

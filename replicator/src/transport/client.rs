@@ -2,9 +2,7 @@
 
 use proto::grpc::join_client::JoinClient;
 use proto::grpc::replication_client::ReplicationClient;
-use proto::grpc::{
-    AckFrame, RedeemRequest, RedeemResponse, ShipFrame, SnapshotChunk, SnapshotRequest,
-};
+use proto::grpc::{AckFrame, RedeemRequest, RedeemResponse, ShipFrame, SnapshotChunk, SnapshotRequest};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};

@@ -9,6 +9,8 @@ use std::time::Duration;
 use proto::segment::MAX_SEALED_BYTES;
 use zeroize::Zeroizing;
 
+use crate::identity::site_identity::SiteIdentity;
+
 pub mod client;
 pub mod server;
 
@@ -33,6 +35,17 @@ pub struct Credentials {
     pub certificate: String,
     /// Its key.
     pub key: Zeroizing<String>,
+}
+
+impl Credentials {
+    /// Those of a site's identity.
+    pub fn of(identity: &SiteIdentity) -> Self {
+        Self {
+            authority_certificate: identity.authority_certificate().to_pem(),
+            certificate: identity.certificate().to_pem(),
+            key: identity.key().to_pem(),
+        }
+    }
 }
 
 /// Why there is no connection, or no longer.
