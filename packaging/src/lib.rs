@@ -1,1 +1,3 @@
-//! packaging
+//! The `syncline` command: command line and daemon.
+pub mod config;
+pub mod units;
