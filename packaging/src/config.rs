@@ -90,7 +90,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
 /// An address to listen at: an IP address and a port that the other sites can be told.
 pub fn check_listen(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text.parse().map_err(|_| {
-        format!("`{text}` is no address to listen at: write IP:PORT, for example `0.0.0.0:7433` or `[::]:7433`")
+        format!("`{text}` is no address to listen at: write IP:PORT, for example `0.0.0.0:7400` or `[::]:7400`")
     })?;
     if address.port() == 0 {
         return Err(format!("`{text}`: the other sites must know the port, so it can't be 0"));
@@ -100,7 +100,7 @@ pub fn check_listen(text: &str) -> Result<SocketAddr, String> {
 
 /// What the other sites connect to: given, or else the address listened at if that can be reached from elsewhere.
 pub fn check_advertise(text: Option<&str>, listen: SocketAddr) -> Result<String, String> {
-    let hint = "give the address at which the other sites reach this one, for example `gpu1.example.org:7433`";
+    let hint = "give the address at which the other sites reach this one, for example `gpu1.example.org:7400`";
     let Some(text) = text else {
         if listen.ip().is_unspecified() {
             return Err(format!("{listen} is every address of this host and can't be told to the other sites: {hint}"));

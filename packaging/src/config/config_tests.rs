@@ -5,7 +5,7 @@ use super::*;
 const GOOD: &str = r#"volume = "data"
 site = "berlin"
 store = "/var/lib/syncline/data"
-listen = "127.0.0.1:7433"
+listen = "127.0.0.1:7400"
 "#;
 
 fn good() -> Config {
@@ -26,7 +26,7 @@ fn complaint_with(from: &str, to: &str) -> String {
 #[test]
 fn necessary_keys_are_enough() {
     let config = good();
-    assert_eq!(config.advertise, "127.0.0.1:7433");
+    assert_eq!(config.advertise, "127.0.0.1:7400");
     assert_eq!(config.flush_interval, Duration::from_millis(20));
     assert_eq!(config.journal_file_bytes, 64 << 20);
     assert_eq!(config.log_level, tracing::Level::INFO);
@@ -88,7 +88,7 @@ fn wrong_values_are_named_with_their_place() {
         ("[mount]\nthreads = \"4\"\n", "f.toml:6:11: invalid type: string \"4\", expected usize"),
         ("[mount]\nthreads = 0\n", "f.toml:6:11: threads: 0 is outside 1 to 256"),
         ("[log]\nlevel = \"loud\"\n", "f.toml:6:9: level: `loud` is none of error, warn, info, debug, trace"),
-        ("advertise = \"0.0.0.0:7433\"\n", "f.toml:5:13: advertise: `0.0.0.0:7433` is every address of this host"),
+        ("advertise = \"0.0.0.0:7400\"\n", "f.toml:5:13: advertise: `0.0.0.0:7400` is every address of this host"),
         ("advertise = \"host\"\n", "f.toml:5:13: advertise: `host` has no port"),
         ("[log\n", "f.toml:5:5: "),
     ] {
@@ -109,8 +109,8 @@ fn unknown_keys_are_refused_with_the_nearest() {
 #[test]
 fn necessary_keys_are_missed() {
     assert!(complaint_with("volume = \"data\"\n", "").contains("missing field `volume`"));
-    let message = complaint_with("127.0.0.1:7433", "0.0.0.0:7433");
-    assert!(message.starts_with("f.toml:4:10: advertise: 0.0.0.0:7433 is every address of this host"), "{message}");
+    let message = complaint_with("127.0.0.1:7400", "0.0.0.0:7400");
+    assert!(message.starts_with("f.toml:4:10: advertise: 0.0.0.0:7400 is every address of this host"), "{message}");
 }
 
 #[test]
@@ -121,18 +121,18 @@ fn names_paths_and_addresses_are_checked() {
         ("berlin", "../berlin"),
         ("/var/lib", "var/lib"),
         ("/var/lib", "/var/../lib"),
-        ("127.0.0.1:7433", "localhost:7433"),
-        ("127.0.0.1:7433", "127.0.0.1"),
-        ("127.0.0.1:7433", "127.0.0.1:0"),
+        ("127.0.0.1:7400", "localhost:7400"),
+        ("127.0.0.1:7400", "127.0.0.1"),
+        ("127.0.0.1:7400", "127.0.0.1:0"),
     ] {
         let message = complaint_with(from, to);
         assert!(message.starts_with("f.toml:"), "{to}: {message}");
     }
     let listen = "127.0.0.1:1".parse().unwrap();
-    for right in ["10.0.0.1:1", "[fe80::1]:7433", "gpu1:7433", "gpu1.example.org.:65535"] {
+    for right in ["10.0.0.1:1", "[fe80::1]:7400", "gpu1:7400", "gpu1.example.org.:65535"] {
         assert_eq!(check_advertise(Some(right), listen), Ok(right.to_owned()));
     }
-    for wrong in ["", ":1", "fe80::1:7433", "[::]:1", "a b:1", "gpu1:0", "gpu1:65536", "gpu1:", "-a:1", "[fe80::1]"] {
+    for wrong in ["", ":1", "fe80::1:7400", "[::]:1", "a b:1", "gpu1:0", "gpu1:65536", "gpu1:", "-a:1", "[fe80::1]"] {
         assert!(check_advertise(Some(wrong), listen).is_err(), "{wrong}");
     }
 }
