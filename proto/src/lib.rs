@@ -9,6 +9,8 @@
 //! | [`hlc`] | hybrid logical clock and stamp |
 //! | [`name`] | the name of a directory entry |
 //! | [`record`] | one change to the tree |
+//! | [`segment`] | a run of records as it travels |
+//! | [`seal`] | sealing and opening of segments; why no nonce repeats |
 //! | [`codec`] | the primitives of the binary formats |
 
 pub mod codec;
@@ -16,3 +18,5 @@ pub mod hlc;
 pub mod ids;
 pub mod name;
 pub mod record;
+pub mod seal;
+pub mod segment;

@@ -1,1 +1,3 @@
-//! replicator
+//! Carries records between sites.
+
+pub mod identity;
