@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::config::Config;
+use crate::founding::{self, IdentityError};
 use crate::logging::LogFile;
 use crate::store_dir::{Lock, LockError};
 
@@ -31,7 +32,10 @@ pub fn log_path(store: &Path) -> PathBuf {
 /// Why no daemon was started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is no store, or it is in use.
+    /// There is no site.
+    #[error(transparent)]
+    NoSite(#[from] IdentityError),
+    /// The store is in use.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The process can't be made.
@@ -59,17 +63,27 @@ pub enum StartError {
     },
 }
 
+/// How long a daemon lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// Until it is unmounted.
+    OfItsOwn,
+    /// At most as long as the thread that started it.
+    OfItsParent,
+}
+
 /// Starts a daemon and returns when its mount answers.
-pub fn start(config_path: &Path, mountpoint: &Path, config: &Config) -> Result<(), StartError> {
+pub fn start(config_path: &Path, mountpoint: &Path, config: &Config, life: Life) -> Result<Child, StartError> {
     // Refused here already, so that no log is made where no store is.
+    founding::check_store(&config.store)?;
     drop(Lock::take(&config.store)?);
     let log = log_path(&config.store);
-    let mut child = spawn(config_path, mountpoint, &log).map_err(StartError::Spawn)?;
+    let mut child = spawn(config_path, mountpoint, &log, life).map_err(StartError::Spawn)?;
     let Some(said) = first_words(&mut child, START_LIMIT) else {
         return Err(StartError::Slow { pid: child.id(), log });
     };
     if said == READY {
-        return Ok(());
+        return Ok(child);
     }
     let status = child.wait().map_err(StartError::Spawn)?;
     match said.trim_end() {
@@ -78,12 +92,15 @@ pub fn start(config_path: &Path, mountpoint: &Path, config: &Config) -> Result<(
     }
 }
 
-fn spawn(config_path: &Path, mountpoint: &Path, log: &Path) -> io::Result<Child> {
+fn spawn(config_path: &Path, mountpoint: &Path, log: &Path, life: Life) -> io::Result<Child> {
     drop(LogFile::open(log)?);
     let log = File::options().append(true).open(log)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("syncline").arg("mount").arg("--config").arg(std::path::absolute(config_path)?).arg(mountpoint);
     command.args(["--foreground", "--report-to-parent"]);
+    if life == Life::OfItsParent {
+        command.arg("--end-with-parent");
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).current_dir("/").spawn()
 }
 

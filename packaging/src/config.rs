@@ -33,10 +33,11 @@ pub struct Config {
     pub flush_interval: Duration,
     /// A peer whose clock is further ahead is refused.
     pub max_clock_drift: Duration,
-    /// Threads that answer the kernel.
-    pub threads: usize,
-    /// Whether users other than the daemon's may use the mount (always with the kernel's permission checks).
-    pub allow_other: bool,
+    /// Threads that answer the kernel; absent: as many as cores, and at least 4.
+    pub threads: Option<usize>,
+    /// Whether users other than the daemon's may use the mount (always with the kernel's permission checks); absent:
+    /// where that is allowed.
+    pub allow_other: Option<bool>,
     /// Bytes that may be under way to one peer.
     pub window_bytes: u64,
     /// The least important messages that are logged.
@@ -55,8 +56,8 @@ impl Config {
             journal_file_bytes: 64 << 20,
             flush_interval: Duration::from_millis(20),
             max_clock_drift: Duration::from_secs(60),
-            threads: std::thread::available_parallelism().map_or(4, usize::from).clamp(2, 16),
-            allow_other: rustix::process::geteuid().is_root(),
+            threads: None,
+            allow_other: None,
             window_bytes: 16 << 20,
             log_level: tracing::Level::INFO,
         }

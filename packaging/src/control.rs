@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub mod client;
+mod handlers;
 pub mod report;
 pub mod server;
 

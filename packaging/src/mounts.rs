@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,8 +14,6 @@ use rustix::mount::{UnmountFlags, unmount};
 
 /// What the kernel calls our mounts: `fuse.` and the subtype that `fs` mounts with.
 pub const FS_TYPE: &str = "fuse.syncline";
-/// Stands before the store's path in a mount's source.
-pub const SOURCE_PREFIX: &str = "syncline#";
 
 /// One mount of this mount namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,8 +60,7 @@ impl Mount {
         if self.fs_type != FS_TYPE {
             return None;
         }
-        let source = self.source.as_os_str().as_bytes();
-        source.strip_prefix(SOURCE_PREFIX.as_bytes()).map(|path| PathBuf::from(OsString::from_vec(path.to_vec())))
+        fs::fuse::store_of_source(self.source.to_str()?)
     }
 
     /// Whether the daemon behind the mount is gone ("Transport endpoint is not connected").

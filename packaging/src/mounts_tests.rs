@@ -3,7 +3,7 @@
 use super::*;
 
 const TABLE: &str = r"21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
-22 21 0:20 / /mnt/data rw,nosuid,nodev - fuse.syncline syncline\043/var/lib/a\040b rw,user_id=0
+22 21 0:20 / /mnt/data rw,nosuid,nodev - fuse.syncline syncline\043/var/lib/a%20b rw,user_id=0
 23 22 0:21 / /mnt/data/in\040ner rw shared:2 master:3 - tmpfs tmpfs rw
 24 21 0:22 / /mnt/data2 rw - fuse.sshfs host:/x rw
 25 21 0:23 / /mnt/twice rw - fuse.syncline syncline#/one rw

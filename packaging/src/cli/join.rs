@@ -30,10 +30,12 @@ pub fn run(args: Args) -> CommandResult {
         "-" => std::io::read_to_string(std::io::stdin())?,
         _ => args.token,
     };
-    let token = founding::read_token(&token).map_err(|error| Usage(format!("TOKEN: {error}")))?;
-    let planned = args.site.plan(founding::volume_name(&token))?;
+    founding::check_token(&token).map_err(|error| Usage(format!("TOKEN: {error}")))?;
+    // The volume's name comes with the volume.
+    let planned = args.site.plan(String::new())?;
     crate::logging::to_stderr(tracing::Level::WARN)?;
-    let made = planned.make(|config| founding::join(&token, config))?;
+    let tell = |text: &str| eprintln!("syncline: {text}");
+    let made = planned.make(|config| founding::join(&token, config, tell))?;
     print_line(format_args!(
         "volume {}, site {}: made in {}\nnext: syncline mount --config {} MOUNTPOINT",
         made.config.volume,

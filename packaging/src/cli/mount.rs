@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{CommandResult, Outcome};
-use crate::background::{self, Readiness};
+use crate::background::{self, Life, Readiness};
 use crate::config::Config;
 use crate::{daemon, logging, mounts};
 
@@ -57,7 +57,7 @@ fn prepare_and_run(args: Args, readiness: Option<&Readiness>) -> Result<(), Box<
     let config = Config::load(&args.config)?;
     let mountpoint = mounts::resolve(&args.mountpoint)?;
     if !args.foreground {
-        background::start(&args.config, &mountpoint, &config)?;
+        background::start(&args.config, &mountpoint, &config, Life::OfItsOwn)?;
         return Ok(());
     }
     if readiness.is_some() {

@@ -20,8 +20,9 @@ Examples:
   syncline status /mnt/data --json | jq '.peers[] | {name, lag_seconds}'
 
 Fields of --json: volume, site, site_id, mountpoint, store, pid, version, uptime_seconds, mode (passthrough or cached),
-journal_bytes, peers: name, site, address, connected, error, lag_seconds, behind_records, behind_bytes,
-rate_bytes_per_second, eta_seconds, lanes: lane, head, acknowledged, behind_records, behind_bytes, lag_seconds.
+journal_bytes, peers: name, site, address, connected, level, error, lag_seconds, behind_records, behind_bytes,
+rate_bytes_per_second, eta_seconds; lanes: lane, head, acknowledged, behind_records, behind_bytes, lag_seconds;
+incoming: connected, error, behind_records.
 Numbers that are not known are null. With --watch there is one line of JSON each second.")]
 pub struct Args {
     /// A path on the mount

@@ -1,6 +1,6 @@
 //! A status for people.
 
-use crate::control::report::{PeerReport, Report};
+use crate::control::report::{IncomingReport, PeerReport, Report};
 use crate::units::{human_bytes, human_seconds};
 
 const HEADINGS: [&str; 7] = ["peer", "state", "lag", "records", "bytes", "rate", "level in"];
@@ -28,31 +28,35 @@ pub fn render(report: &Report) -> String {
     lines.extend(align(&rows));
     for peer in &report.peers {
         if let Some(error) = &peer.error {
-            lines.push(format!("{} ({}): {error}", peer.name, peer.address));
+            lines.push(format!("to {} ({}): {error}", peer.name, peer.address));
+        }
+        match &peer.incoming {
+            Some(IncomingReport { error: Some(error), .. }) => lines.push(format!("from {}: {error}", peer.name)),
+            Some(IncomingReport { connected: false, .. }) => lines.push(format!("from {}: not connected", peer.name)),
+            Some(IncomingReport { behind_records: 1.., .. }) => {
+                lines.push(format!("from {}: its changes are being applied here", peer.name));
+            }
+            _ => {}
         }
     }
     lines.join("\n")
 }
 
 fn row(peer: &PeerReport) -> [String; 7] {
-    let state = match (peer.connected, peer.is_level()) {
+    let state = match (peer.connected, peer.level) {
         (false, _) => "not connected",
         (true, true) => "level",
         (true, false) => "behind",
     };
-    let eta = match peer.eta_seconds {
-        _ if peer.is_level() => "-".into(),
-        Some(seconds) => human_seconds(seconds),
-        None => "unknown".into(),
-    };
+    let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
     [
         peer.name.clone(),
         state.into(),
-        human_seconds(peer.lag_seconds),
-        peer.behind_records.to_string(),
-        human_bytes(peer.behind_bytes),
+        or_unknown(peer.lag_seconds.map(human_seconds)),
+        or_unknown(peer.behind_records.map(|records| records.to_string())),
+        or_unknown(peer.behind_bytes.map(human_bytes)),
         format!("{}/s", human_bytes(peer.rate_bytes_per_second)),
-        eta,
+        if peer.level { "-".into() } else { or_unknown(peer.eta_seconds.map(|seconds| human_seconds(seconds as f64))) },
     ]
 }
 
@@ -96,21 +100,25 @@ mod tests {
             site: 2,
             address: "tokyo:7400".into(),
             connected: true,
+            level: true,
             error: None,
-            lag_seconds: 0.0,
-            behind_records: 0,
-            behind_bytes: 0,
+            lag_seconds: Some(0.0),
+            behind_records: Some(0),
+            behind_bytes: Some(0),
             rate_bytes_per_second: 0,
             eta_seconds: None,
             lanes: vec![],
+            incoming: Some(IncomingReport { connected: true, error: None, behind_records: 0 }),
         };
         let behind = PeerReport {
             name: "oslo".into(),
             connected: false,
+            level: false,
             error: Some("connection refused".into()),
-            lag_seconds: 90.0,
-            behind_records: 12,
-            behind_bytes: 3 << 20,
+            lag_seconds: Some(90.0),
+            behind_records: Some(12),
+            behind_bytes: None,
+            incoming: Some(IncomingReport { connected: false, error: None, behind_records: 0 }),
             ..level.clone()
         };
         let text = render(&report(vec![level, behind]));
@@ -118,10 +126,11 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "peer   state                 lag  records     bytes   rate  level in",
-                "tokyo  level                0 ms        0       0 B  0 B/s         -",
-                "oslo   not connected  1 min 30 s       12  3.00 MiB  0 B/s   unknown",
-                "oslo (tokyo:7400): connection refused",
+                "peer   state                 lag  records    bytes   rate  level in",
+                "tokyo  level                0 ms        0      0 B  0 B/s         -",
+                "oslo   not connected  1 min 30 s       12  unknown  0 B/s   unknown",
+                "to oslo (tokyo:7400): connection refused",
+                "from oslo: not connected",
             ]
         );
     }

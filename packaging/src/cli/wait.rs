@@ -49,8 +49,8 @@ pub fn run(args: &Args) -> CommandResult {
 fn laggards(outcome: &WaitOutcome) -> String {
     let lines = outcome.peers.iter().filter(|peer| !peer.level).map(|peer| {
         let error = peer.error.as_ref().map_or(String::new(), |error| format!(": {error}"));
-        let bytes = human_bytes(peer.behind_bytes);
-        format!("  {} lacks {} records ({bytes}){error}", peer.name, peer.behind_records)
+        let bytes = peer.behind_bytes.map_or(String::new(), |bytes| format!(" ({})", human_bytes(bytes)));
+        format!("  {} lacks {} records{bytes}{error}", peer.name, peer.behind_records)
     });
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -31,10 +31,10 @@ pub fn config(blame: &Blame<'_>, raw: RawConfig) -> Result<Config, ConfigError> 
         config.max_clock_drift = within(blame, "max_drift", given, span_ms(100)..=span_ms(86_400_000))?.0;
     }
     if let Some(given) = raw.mount.threads {
-        config.threads = within(blame, "threads", given, 1..=256)?;
+        config.threads = Some(within(blame, "threads", given, 1..=256)?);
     }
     if let Some(given) = raw.mount.allow_other {
-        config.allow_other = given.into_inner();
+        config.allow_other = Some(given.into_inner());
     }
     if let Some(given) = raw.replication.window {
         config.window_bytes = within(blame, "window", given, Size(1 << 20)..=Size(1 << 30))?.0;

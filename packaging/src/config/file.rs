@@ -55,8 +55,8 @@ pub fn write(path: &Path, config: &Config) -> Result<(), WriteConfigError> {
 /// The file's text. [`Config::parse`] of it gives `config` again, if its optional values are the defaults.
 pub fn text(config: &Config) -> Result<String, WriteConfigError> {
     let store = config.store.to_str().ok_or_else(|| WriteConfigError::NotUtf8(config.store.clone()))?;
-    let Config { volume, site, listen, advertise, threads, allow_other, log_level, .. } = config;
-    let store = toml::Value::from(store);
+    let Config { volume, site, listen, advertise, log_level, .. } = config;
+    let [volume, site, store] = [volume.as_str(), site.as_str(), store].map(toml::Value::from);
     let file_size = Size(config.journal_file_bytes);
     let flush_interval = Span(config.flush_interval);
     let max_drift = Span(config.max_clock_drift);
@@ -67,8 +67,8 @@ pub fn text(config: &Config) -> Result<String, WriteConfigError> {
 # Values that are commented out are the defaults. The daemon reads the file when it starts.
 
 # The volume's name, and this site's name in it. They are part of the site's identity: leave them as they are.
-volume = "{volume}"
-site = "{site}"
+volume = {volume}
+site = {site}
 
 # Where this site keeps its replica: data, journal, keys. A directory of its own, on a local file system.
 store = {store}
@@ -91,11 +91,11 @@ advertise = "{advertise}"
 #max_drift = "{max_drift}"
 
 [mount]
-# Threads that answer the kernel; by default as many as there are processors, from 2 to 16.
-#threads = {threads}
-# Whether other users may use the mount. Permissions are always checked. By default true if the daemon runs as root;
-# for another user, /etc/fuse.conf must say user_allow_other.
-#allow_other = {allow_other}
+# Threads that answer the kernel. By default as many as there are processors, and at least 4.
+#threads = 4
+# Whether other users may use the mount; permissions are always checked. By default where it is allowed: for a daemon
+# of root, or if /etc/fuse.conf says user_allow_other.
+#allow_other = true
 
 [replication]
 # How many bytes may be under way to one peer: at least bandwidth times round-trip time.

@@ -1,4 +1,5 @@
-//! What `status` and `wait` tell. The names of the JSON fields are an interface: scripts read them.
+//! What `status` and `wait` tell. The names of the JSON fields are an interface: scripts read them. What is not known is
+//! null.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,20 +41,24 @@ pub struct PeerReport {
     pub address: String,
     /// Whether this site's changes can reach it now.
     pub connected: bool,
+    /// Whether it has applied everything.
+    pub level: bool,
     /// Why it isn't connected or doesn't get on.
     pub error: Option<String>,
     /// Age of the oldest change that it lacks; 0 when level.
-    pub lag_seconds: f64,
+    pub lag_seconds: Option<f64>,
     /// How many changes it lacks.
-    pub behind_records: u64,
+    pub behind_records: Option<u64>,
     /// Their size.
-    pub behind_bytes: u64,
-    /// How fast it takes them, of late.
+    pub behind_bytes: Option<u64>,
+    /// How fast it takes them, of late; compressed.
     pub rate_bytes_per_second: u64,
-    /// When it will be level at this rate; absent when that can't be told.
-    pub eta_seconds: Option<f64>,
+    /// When it will be level at this rate.
+    pub eta_seconds: Option<u64>,
     /// Each lane that has been used.
     pub lanes: Vec<LaneReport>,
+    /// The other direction: its changes on their way to this site.
+    pub incoming: Option<IncomingReport>,
 }
 
 /// One lane to one peer.
@@ -63,21 +68,25 @@ pub struct LaneReport {
     pub lane: String,
     /// The last change made here.
     pub head: u64,
-    /// The last change that the peer has applied durably.
-    pub acknowledged: u64,
+    /// The last change that the peer has applied durably; unknown until it has first connected.
+    pub acknowledged: Option<u64>,
     /// How many changes it lacks.
-    pub behind_records: u64,
+    pub behind_records: Option<u64>,
     /// Their size.
-    pub behind_bytes: u64,
+    pub behind_bytes: Option<u64>,
     /// Age of the oldest that it lacks; 0 when level.
-    pub lag_seconds: f64,
+    pub lag_seconds: Option<f64>,
 }
 
-impl PeerReport {
-    /// Whether it has everything.
-    pub fn is_level(&self) -> bool {
-        self.behind_records == 0
-    }
+/// A peer's changes on their way to this site.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct IncomingReport {
+    /// Whether they can come now.
+    pub connected: bool,
+    /// Why they can't, or can't be applied.
+    pub error: Option<String>,
+    /// How many this site lacks, as far as it knows.
+    pub behind_records: u64,
 }
 
 /// How waiting for peers ended.
@@ -97,7 +106,7 @@ pub struct WaitedPeer {
     /// How many changes it lacks.
     pub behind_records: u64,
     /// Their size.
-    pub behind_bytes: u64,
+    pub behind_bytes: Option<u64>,
     /// Why it isn't connected or doesn't get on.
     pub error: Option<String>,
 }

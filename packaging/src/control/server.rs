@@ -14,6 +14,7 @@ use rustix::process::geteuid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{MAX_LINE_BYTES, Reply, ReplyLine, Request, RequestLine, SOCKET, VERSION, socket_path};
@@ -30,7 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Who answers.
 pub trait Service: Send + Sync + 'static {
     /// The answer to one request. Dropped when the caller hangs up.
-    fn answer(&self, request: Request) -> impl Future<Output = Reply> + Send;
+    fn answer(self: Arc<Self>, request: Request) -> impl Future<Output = Reply> + Send;
 }
 
 /// Makes the socket, in place of one that an earlier daemon left: the caller holds the store's lock.
@@ -49,13 +50,16 @@ pub fn bind(store: &Path) -> io::Result<UnixListener> {
 /// Answers until it is dropped.
 pub async fn serve<S: Service>(listener: UnixListener, service: Arc<S>) {
     let callers = Arc::new(Semaphore::new(MAX_CALLERS));
+    // Dropped with this future, and so are the conversations.
+    let mut conversations = JoinSet::new();
     loop {
+        while conversations.try_join_next().is_some() {}
         let Ok(permit) = callers.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let service = service.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = converse(stream, &*service).await {
+                conversations.spawn(async move {
+                    if let Err(error) = converse(stream, service).await {
                         tracing::debug!(%error, "a caller of the control socket went away");
                     }
                     drop(permit);
@@ -69,7 +73,7 @@ pub async fn serve<S: Service>(listener: UnixListener, service: Arc<S>) {
     }
 }
 
-async fn converse<S: Service>(stream: UnixStream, service: &S) -> io::Result<()> {
+async fn converse<S: Service>(stream: UnixStream, service: Arc<S>) -> io::Result<()> {
     let caller = stream.peer_cred()?.uid();
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);

@@ -24,7 +24,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Service for Fake {
-    async fn answer(&self, request: Request) -> Reply {
+    async fn answer(self: Arc<Self>, request: Request) -> Reply {
         match request {
             Request::Ping => Reply::Pong { pid: 7 },
             Request::Wait { .. } => {
