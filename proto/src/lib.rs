@@ -12,8 +12,11 @@
 //! | [`segment`] | a run of records as it travels |
 //! | [`seal`] | sealing and opening of segments; why no nonce repeats |
 //! | [`codec`] | the primitives of the binary formats |
+//! | `grpc` | the services between sites (feature `grpc`) |
 
 pub mod codec;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod hlc;
 pub mod ids;
 pub mod name;

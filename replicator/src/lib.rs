@@ -1,3 +1,51 @@
 //! Carries records between sites.
+//!
+//! Each pair of sites has two streams, one for each direction: a site dials every other and ships its own records; the other
+//! answers. Records keep their origin, so nothing echoes. `fs` does not know this crate: it journals, and replays what it is given.
+//!
+//! | module | concept |
+//! |---|---|
+//! | [`replicator`] | starts and ends everything; what the daemon calls |
+//! | [`engine`] | what one peer is sent and when: pure |
+//! | [`watermark`], [`stable`] | how far journals need not be kept, and what nobody can still refer to: pure |
+//! | [`membership`] | who belongs to the volume: pure |
+//! | [`ship`], [`segments`] | reads, seals, sends |
+//! | [`receive`], [`replay`] | checks, opens, applies, makes durable, acknowledges |
+//! | [`keep`] | keeps the store level with what the peers have said |
+//! | [`join`], [`identity`] | how a site comes in, and what it proves itself with |
+//! | [`hub`] | what the tasks share |
+//! | [`transport`] | the only user of tonic |
+//! | [`store`] | what is needed of `fs` |
 
+mod clock;
+pub mod config;
+pub mod engine;
+mod frames;
+pub mod frontiers;
+mod hello;
+mod hub;
 pub mod identity;
+pub mod join;
+mod keep;
+pub mod membership;
+mod progress;
+mod receive;
+mod replay;
+pub mod replicator;
+mod segments;
+mod ship;
+pub mod stable;
+pub mod status;
+pub mod store;
+mod transport;
+pub mod watermark;
+
+#[cfg(test)]
+mod protocol_tests;
+#[cfg(test)]
+mod testing;
+
+pub use config::Config;
+pub use join::enter::{JoinError, JoinProgress, JoinRequest, join};
+pub use replicator::{Replicator, StartError, WaitError};
+pub use status::ReplicationStatus;

@@ -1,0 +1,20 @@
+//! The only place in this crate that reads a clock or draws random numbers for timing.
+
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since the Unix epoch.
+pub fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Milliseconds on a clock that never runs backwards.
+pub fn steady_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64
+}
+
+/// From 0 to 1000, to spread moments.
+pub fn jitter() -> u32 {
+    rand::random_range(0..=1000)
+}

@@ -1,0 +1,40 @@
+//! What an operator may set, with all defaults in one place.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::engine;
+
+/// How a site's replicator runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The most bytes sent to one peer and not acknowledged: bounds memory, and must be at least bandwidth times delay.
+    pub window_bytes: u64,
+    /// How far a peer's clock may be ahead.
+    pub max_clock_drift: Duration,
+    /// How often a site with nothing to ship says that it is there.
+    pub heartbeat: Duration,
+    /// After how long without a frame an incoming stream is taken for dead.
+    pub silence_limit: Duration,
+    /// How long a connection may take to be established, greetings included.
+    pub connect_limit: Duration,
+    /// How long a lane rests after a record that could not be applied, if nothing else wakes it.
+    pub replay_retry: Duration,
+}
+
+impl Config {
+    /// The defaults, listening at `listen`.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            window_bytes: engine::Settings::default().window_bytes,
+            max_clock_drift: proto::hlc::Clock::DEFAULT_MAX_DRIFT,
+            heartbeat: Duration::from_secs(1),
+            silence_limit: Duration::from_secs(15),
+            connect_limit: Duration::from_secs(10),
+            replay_retry: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const SETTINGS: Settings =
+    Settings { window_bytes: 1_000, window_segments: 4, max_segment_bytes: 200, read_retry_ms: 50 };
+const LANE: Lane = Lane::Normal;
+
+fn point(seq: u64) -> LanePoint {
+    LanePoint { incarnation: Incarnation(1), seq: Seq(seq) }
+}
+
+fn frontiers(seq: u64) -> [LanePoint; 4] {
+    let mut all = [LanePoint::START; 4];
+    all[LANE as usize] = point(seq);
+    all
+}
+
+/// The world around one machine: a lane that grows, a peer that applies in order, a link that may fail.
+struct World {
+    engine: Engine,
+    now_ms: u64,
+    durable: u64,
+    /// What the peer has applied, over all connections.
+    applied: u64,
+    /// Segments under way to the peer.
+    wire: VecDeque<(u64, u64)>,
+    /// The last record sent in this connection.
+    sent: u64,
+    acknowledged: u64,
+    read: Option<u64>,
+    dialled: bool,
+    connected: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            engine: Engine::new(SETTINGS, Incarnation(1)),
+            now_ms: 0,
+            durable: 0,
+            applied: 0,
+            wire: VecDeque::new(),
+            sent: 0,
+            acknowledged: 0,
+            read: None,
+            dialled: false,
+            connected: false,
+        }
+    }
+
+    fn feed(&mut self, event: Event) {
+        for command in self.engine.handle(self.now_ms, 500, event) {
+            match command {
+                Command::Dial => {
+                    assert!(!self.dialled && !self.connected, "dialled twice");
+                    self.dialled = true;
+                }
+                Command::ReadLane { lane, after } => {
+                    assert_eq!((lane, after.0), (LANE, self.sent), "a read that does not follow what is sent");
+                    assert!(self.connected && self.read.is_none());
+                    self.read = Some(after.0);
+                }
+                Command::Send { first, last, .. } => {
+                    assert_eq!(first.0, self.sent + 1, "a gap or a repetition");
+                    assert!(last.0 <= self.durable);
+                    self.sent = last.0;
+                    self.wire.push_back((first.0, last.0));
+                    assert!(self.engine.in_flight_bytes() <= SETTINGS.window_bytes);
+                    assert!(self.engine.in_flight_segments <= SETTINGS.window_segments);
+                }
+                Command::SetAcknowledged { lane, point } if lane == LANE => {
+                    assert!(point.seq.0 >= self.acknowledged, "an acknowledgement went back");
+                    self.acknowledged = point.seq.0;
+                }
+                Command::SetAcknowledged { .. } => {}
+                Command::Disconnect { fault } => panic!("an honest peer was given up: {fault}"),
+            }
+        }
+    }
+
+    fn step(&mut self, choice: u8, amount: u64) {
+        match choice {
+            0 => {
+                self.durable += amount;
+                self.feed(Event::HeadMoved { lane: LANE, durable: Seq(self.durable) });
+            }
+            1 if self.dialled => {
+                self.dialled = false;
+                self.connected = true;
+                self.sent = self.applied;
+                self.feed(Event::Connected { frontiers: frontiers(self.applied) });
+            }
+            2 if self.dialled || self.connected => {
+                self.dialled = false;
+                self.connected = false;
+                self.read = None;
+                self.wire.clear();
+                self.feed(Event::Lost);
+            }
+            3 => {
+                if let Some(after) = self.read.take() {
+                    let last = (after + amount).min(self.durable);
+                    let bytes = amount * 10;
+                    self.feed(Event::SegmentRead { lane: LANE, first: Seq(after + 1), last: Seq(last), bytes });
+                }
+            }
+            4 => {
+                if let Some((first, last)) = self.wire.pop_front() {
+                    assert_eq!(first, self.applied + 1, "the peer got a gap or a repetition");
+                    self.applied = last;
+                    self.feed(Event::Acked { lane: LANE, point: point(last) });
+                }
+            }
+            5 if self.read.is_some() => {
+                self.read = None;
+                self.feed(Event::ReadFailed { lane: LANE });
+            }
+            // A segment that was read for a connection that is gone.
+            6 if self.read.is_none() => {
+                self.feed(Event::SegmentRead { lane: LANE, first: Seq(amount), last: Seq(amount), bytes: 1 });
+            }
+            7 => self.feed(Event::Wake),
+            _ => {
+                self.now_ms += amount * 20;
+                self.feed(Event::Tick);
+            }
+        }
+    }
+
+    /// No more faults: everything arrives.
+    fn heal(&mut self) {
+        for _ in 0..10_000 {
+            if self.connected && self.applied == self.durable && self.acknowledged == self.durable {
+                return;
+            }
+            self.step(1, 1);
+            self.step(3, 20);
+            self.step(4, 1);
+            self.now_ms = self.engine.next_tick_ms().unwrap_or(self.now_ms).max(self.now_ms);
+            self.feed(Event::Tick);
+        }
+        panic!("stuck at {} of {}: {:?}", self.applied, self.durable, self.engine);
+    }
+}
+
+proptest! {
+    #[test]
+    fn everything_arrives_once_and_in_order_whatever_happens(
+        steps in proptest::collection::vec((0u8..10, 1u64..20), 1..400)
+    ) {
+        let mut world = World::new();
+        for (choice, amount) in steps {
+            world.step(choice, amount);
+        }
+        world.heal();
+    }
+}
+
+fn streaming(durable: u64, frontier: u64) -> (Engine, Vec<Command>) {
+    let mut engine = Engine::new(SETTINGS, Incarnation(1));
+    assert_eq!(engine.handle(0, 0, Event::Tick), [Command::Dial]);
+    engine.handle(0, 0, Event::HeadMoved { lane: LANE, durable: Seq(durable) });
+    let commands = engine.handle(0, 0, Event::Connected { frontiers: frontiers(frontier) });
+    (engine, commands)
+}
+
+#[test]
+fn shipping_resumes_at_the_peers_frontier() {
+    let (_, commands) = streaming(9, 4);
+    assert_eq!(commands.last(), Some(&Command::ReadLane { lane: LANE, after: Seq(4) }));
+    let (_, commands) = streaming(9, 9);
+    assert!(commands.iter().all(|command| matches!(command, Command::SetAcknowledged { .. })));
+}
+
+#[test]
+fn a_lost_tail_is_named_and_nothing_is_shipped() {
+    let (mut engine, commands) = streaming(4, 9);
+    let fault = Fault::LostTail { lane: LANE, theirs: point(9), ours: point(4) };
+    assert_eq!(commands, [Command::Disconnect { fault }]);
+    assert!(engine.next_tick_ms() >= Some(2_500), "tried again at once");
+    assert_eq!(engine.handle(1, 0, Event::HeadMoved { lane: LANE, durable: Seq(5) }), []);
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_never_sent_ends_the_connection() {
+    let (mut engine, _) = streaming(9, 4);
+    let commands = engine.handle(0, 0, Event::Acked { lane: LANE, point: point(5) });
+    let fault = Fault::AckBeyondSent { lane: LANE, point: point(5), sent: Seq(4) };
+    assert_eq!(commands, [Command::Disconnect { fault }]);
+}
+
+#[test]
+fn an_acknowledgement_that_goes_back_ends_the_connection() {
+    let (mut engine, _) = streaming(9, 4);
+    let commands = engine.handle(0, 0, Event::Acked { lane: LANE, point: point(3) });
+    let fault = Fault::AckBackwards { lane: LANE, point: point(3), before: Seq(4) };
+    assert_eq!(commands, [Command::Disconnect { fault }]);
+}
+
+#[test]
+fn a_higher_lane_goes_first() {
+    let (mut engine, _) = streaming(9, 4);
+    engine.handle(0, 0, Event::HeadMoved { lane: Lane::Bulk, durable: Seq(7) });
+    engine.handle(0, 0, Event::HeadMoved { lane: Lane::Sync, durable: Seq(2) });
+    let read = Event::SegmentRead { lane: LANE, first: Seq(5), last: Seq(6), bytes: 10 };
+    let commands = engine.handle(0, 0, read);
+    assert_eq!(commands.last(), Some(&Command::ReadLane { lane: Lane::Sync, after: Seq::ZERO }));
+}
+
+#[test]
+fn a_failed_read_rests_only_its_lane() {
+    let (mut engine, _) = streaming(9, 4);
+    engine.handle(0, 0, Event::HeadMoved { lane: Lane::Bulk, durable: Seq(7) });
+    let commands = engine.handle(0, 0, Event::ReadFailed { lane: LANE });
+    assert_eq!(commands, [Command::ReadLane { lane: Lane::Bulk, after: Seq::ZERO }]);
+    engine.handle(0, 0, Event::ReadFailed { lane: Lane::Bulk });
+    assert_eq!(engine.next_tick_ms(), Some(50));
+    assert_eq!(engine.handle(50, 0, Event::Tick), [Command::ReadLane { lane: LANE, after: Seq(4) }]);
+}

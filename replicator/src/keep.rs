@@ -1,0 +1,154 @@
+//! Two tasks that keep the store and the shared state level.
+//!
+//! The *watcher* notices that more is appended or durable here. The *keeper* tells the store what has become of that: acknowledgements,
+//! watermarks, stable points. Both take the newest state each time, however often it changed since.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::ids::{Lane, LanePoint, SiteId};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::frames;
+use crate::frontiers::Head;
+use crate::hub::{Hub, LANES, State};
+use crate::store::Store;
+use crate::watermark::StablePoint;
+
+/// The watcher looks no more often than this: writers may append hundreds of thousands of records a second.
+const WATCH_PAUSE: Duration = Duration::from_millis(1);
+/// How long before the store is told again, after it failed.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// Shows the own lanes' heads whenever `progress` is notified.
+pub async fn watch<S: Store>(hub: Arc<Hub<S>>, progress: Arc<Notify>) {
+    let mut stop = hub.stop.subscribe();
+    loop {
+        hub.blocking(|hub| hub.refresh_heads()).await;
+        sleep(WATCH_PAUSE).await;
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = progress.notified() => {}
+        }
+    }
+}
+
+/// What the store has to be told.
+#[derive(Default)]
+struct News {
+    acknowledged: Vec<(SiteId, Lane, LanePoint)>,
+    watermarks: Vec<(Lane, proto::ids::Seq)>,
+    own_stable: Vec<(Lane, StablePoint)>,
+    their_stable: Vec<(SiteId, Lane, LanePoint)>,
+}
+
+/// Tells the store of acknowledgements, watermarks and stable points.
+pub async fn keep<S: Store>(hub: Arc<Hub<S>>) {
+    let mut stop = hub.stop.subscribe();
+    let mut acked = hub.acked.subscribe();
+    let mut applied = hub.applied.subscribe();
+    let mut heads = hub.heads.subscribe();
+    let mut members = hub.members_changed.subscribe();
+    // Acknowledgements that the store has.
+    let mut stored: std::collections::BTreeMap<(SiteId, Lane), LanePoint> = Default::default();
+    loop {
+        let news = gather(&hub, &stored);
+        if !tell(&hub, news, &mut stored).await {
+            sleep(STORE_RETRY).await;
+            continue;
+        }
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            Ok(()) = acked.changed() => {}
+            Ok(()) = applied.changed() => {}
+            Ok(()) = heads.changed() => {}
+            Ok(()) = members.changed() => {}
+        }
+        [acked.mark_unchanged(), applied.mark_unchanged(), heads.mark_unchanged(), members.mark_unchanged()];
+    }
+}
+
+fn gather<S: Store>(hub: &Hub<S>, stored: &std::collections::BTreeMap<(SiteId, Lane), LanePoint>) -> News {
+    let heads = *hub.heads.borrow();
+    let mut news = News::default();
+    let mut state = hub.state();
+    let State { membership, watermarks, frontiers, watermark, their_stable, .. } = &mut *state;
+    for member in membership.others() {
+        for lane in Lane::ALL {
+            let known = watermarks.acknowledged(member.site, lane);
+            if let Some(point) = known.filter(|point| stored.get(&(member.site, lane)) != Some(point)) {
+                news.acknowledged.push((member.site, lane, point));
+            }
+        }
+    }
+    for lane in Lane::ALL {
+        let head = heads[lane as usize];
+        let (seq, _) = watermarks.watermark(lane, head.durable);
+        if seq > watermark[lane as usize] {
+            watermark[lane as usize] = seq;
+            news.watermarks.push((lane, seq));
+        }
+        let durable = LanePoint { incarnation: hub.local.incarnation, seq: head.durable };
+        if let Some(stable) = watermarks.stable(lane, durable) {
+            debug_assert!(stable.point.seq <= watermark[lane as usize], "stable {stable:?} beyond the watermark {seq}");
+            news.own_stable.push((lane, stable));
+        }
+    }
+    news.their_stable = their_stable.ready(frontiers, hub.local.site);
+    news
+}
+
+/// False if the store failed; the acknowledgements are told again then.
+async fn tell<S: Store>(
+    hub: &Arc<Hub<S>>,
+    news: News,
+    stored: &mut std::collections::BTreeMap<(SiteId, Lane), LanePoint>,
+) -> bool {
+    let News { acknowledged, watermarks, mut own_stable, their_stable } = news;
+    if acknowledged.is_empty() && watermarks.is_empty() && own_stable.is_empty() && their_stable.is_empty() {
+        return true;
+    }
+    let to_store = acknowledged.clone();
+    let (result, own_stable) = hub
+        .blocking(move |hub| {
+            let store = &hub.store;
+            let result =
+                to_store.iter().try_for_each(|(peer, lane, point)| store.set_acknowledged(*peer, *lane, *point));
+            for (lane, seq) in watermarks {
+                store.set_watermark(lane, seq);
+            }
+            // What this site made in its other lanes before the stable record is required too; all of it is below these heads.
+            let heads = hub.refresh_heads();
+            let own = frames::own_heads(hub.local.site, hub.local.incarnation, &heads);
+            for (lane, stable) in &mut own_stable {
+                store.set_stable(hub.local.site, *lane, stable.point);
+                stable.heads.extend(own.iter().copied().filter(|head: &Head| head.lane != *lane));
+            }
+            for (origin, lane, point) in their_stable {
+                store.set_stable(origin, lane, point);
+            }
+            (result, own_stable)
+        })
+        .await;
+    if !own_stable.is_empty() {
+        let mut told: [Option<StablePoint>; LANES] = hub.state().own_stable.clone();
+        for (lane, stable) in own_stable {
+            told[lane as usize] = Some(stable);
+        }
+        hub.state().own_stable = told;
+        hub.stable.send_modify(|version| *version += 1);
+    }
+    match result {
+        Ok(()) => {
+            stored.extend(acknowledged.into_iter().map(|(peer, lane, point)| ((peer, lane), point)));
+            true
+        }
+        Err(error) => {
+            tracing::error!("could not store what the peers acknowledged, trying again: {error}");
+            false
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Takes one origin's stream in: greets, checks order, opens segments, hands them to the lanes' workers.
+//!
+//! ```text
+//!              open            queue, bounded per lane          replay            wait_durable
+//!   frames ───────────▶ records ──────────────────────▶ worker ────────▶ acknowledger ────────▶ Ack
+//! ```
+//!
+//! Each stage runs while the others do; [`replay`](crate::replay) has the last two. A full queue stops the reading of the
+//! stream, and so the sender. At most one stream of an origin is past its greeting: a newer one ends it and starts when everything that it
+//! had replayed is durable, so that the frontier in the welcome is as good as an acknowledgement.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fs::error::FsError;
+use proto::grpc::{self, AckFrame, ShipFrame, ack_frame, ship_frame};
+use proto::hlc::{Drift, Hlc};
+use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId};
+use proto::segment::OpenError;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::clock;
+use crate::frames::{self, FrameError};
+use crate::frontiers::Head;
+use crate::hello::{self, HelloError, SOFTWARE_VERSION};
+use crate::hub::{Hub, LANES, LearnError, Turn};
+use crate::replay::{self, Batch, Closing};
+use crate::store::Store;
+use crate::transport::{Frames, LinkError};
+
+/// Frames to the origin that wait to be sent.
+pub const ACK_FRAMES: usize = 64;
+/// How long a stream waits for the one before it to end.
+const TURN_LIMIT: Duration = Duration::from_secs(8);
+/// Queues are counted in these.
+const PERMIT_BYTES: usize = 1 << 10;
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The connection broke.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// Nothing came for too long.
+    #[error("nothing came for {0:?}")]
+    Silent(Duration),
+    /// The greeting was refused.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    /// The members were refused.
+    #[error("your members can't be taken in: {0}")]
+    Members(#[from] LearnError),
+    /// A newer stream took over, or the one before does not end.
+    #[error("the connection before this one has not ended yet")]
+    Busy,
+    /// Earlier records can't be made durable.
+    #[error("what was received before can't be made durable: {0}")]
+    NotDurable(FsError),
+    /// A frame that makes no sense here.
+    #[error("you sent {0}")]
+    Unexpected(&'static str),
+    /// A frame that no site sends.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A segment that is not one.
+    #[error("a segment is refused: {0}")]
+    Open(#[from] OpenError),
+    /// A segment of another site or incarnation.
+    #[error("a segment is refused: it is of site {site} in incarnation {}, the stream is not", incarnation.0)]
+    OtherOrigin {
+        /// The segment's origin.
+        site: SiteId,
+        /// Its incarnation.
+        incarnation: Incarnation,
+    },
+    /// A segment that does not follow on the one before.
+    #[error("a segment is refused: it begins with record {found} of lane {lane}, {expected} comes next")]
+    Order {
+        /// The lane.
+        lane: Lane,
+        /// What comes next.
+        expected: Seq,
+        /// What came.
+        found: Seq,
+    },
+    /// The origin's clock is too far ahead.
+    #[error("your clock is wrong: {0}")]
+    Clock(#[from] Drift),
+    /// The store saw another order than this stream: it begins anew at the frontier.
+    #[error("the lanes' workers ended: {0}")]
+    Replay(String),
+}
+
+/// Serves one stream from the site that proved to be `origin`, until it ends.
+pub async fn serve<S: Store>(
+    hub: Arc<Hub<S>>,
+    origin: SiteId,
+    mut frames: Frames<ShipFrame>,
+    acks: mpsc::Sender<AckFrame>,
+) {
+    let mut stop = hub.stop.subscribe();
+    let greeted = tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => return,
+        greeted = greet(&hub, origin, &mut frames) => greeted,
+    };
+    let result = match greeted {
+        Ok(greeted) => receive(&hub, origin, &mut frames, &acks, greeted).await,
+        Err(error) => Err(error),
+    };
+    let Err(error) = result else { return };
+    let text = error.to_string();
+    let known = {
+        let mut state = hub.state();
+        let progress = state.origins.entry(origin).or_default();
+        let known = progress.last_error.replace((clock::wall_ms(), text.clone()));
+        known.is_some_and(|(_, known)| known == text)
+    };
+    let name = hub.name_of(origin);
+    match error {
+        _ if known => tracing::debug!(origin = name, "the stream ended: {text}"),
+        ReceiveError::Link(_) => tracing::info!(origin = name, "the stream ended: {text}"),
+        _ => tracing::warn!(origin = name, "the stream was ended: {text}"),
+    }
+    let refused = AckFrame { frame: Some(ack_frame::Frame::Refused(grpc::Refused { reason: text })) };
+    let _ = timeout(Duration::from_secs(1), acks.send(refused)).await;
+}
+
+struct Greeted {
+    turn: Turn,
+    incarnation: Incarnation,
+    /// The first frontiers, by lane.
+    frontiers: [LanePoint; LANES],
+    welcome: grpc::Welcome,
+    members_told: u64,
+}
+
+async fn greet<S: Store>(
+    hub: &Arc<Hub<S>>,
+    origin: SiteId,
+    frames: &mut Frames<ShipFrame>,
+) -> Result<Greeted, ReceiveError> {
+    let limit = hub.config.connect_limit;
+    let first = timeout(limit, frames.next()).await.map_err(|_| ReceiveError::Silent(limit))??;
+    let Some(ShipFrame { frame: Some(ship_frame::Frame::Hello(hello)) }) = first else {
+        return Err(ReceiveError::Unexpected("something else than a greeting"));
+    };
+    let greeting = hello::check(hub, origin, &hello)?;
+    hub.learn(&greeting.members, Some(origin)).await?;
+    let mut turn = hub.take_turn(origin, TURN_LIMIT).await.ok_or(ReceiveError::Busy)?;
+    if let Some(lsn) = *turn.undurable {
+        let durable = hub.blocking(move |hub| hub.store.wait_durable(lsn)).await;
+        durable.map_err(ReceiveError::NotDurable)?;
+        *turn.undurable = None;
+    }
+    // First the frontiers, then this site's heads: see `Welcome` in the protocol.
+    let frontiers = Lane::ALL.map(|lane| hub.state().frontiers.get(origin, lane));
+    hub.blocking(|hub| hub.refresh_heads()).await;
+    let (members, members_told) = {
+        let state = hub.state();
+        (state.membership.all(), state.membership.version())
+    };
+    let place = |(lane, point)| frames::put_head(Head { site: origin, lane, point });
+    let welcome = grpc::Welcome {
+        protocol_version: grpc::PROTOCOL_VERSION,
+        site: hub.local.site.0.into(),
+        frontiers: Lane::ALL.into_iter().zip(frontiers).map(place).collect(),
+        members: Some(frames::put_members(&members)),
+        heads: hello::own_heads(hub),
+        software_version: SOFTWARE_VERSION.to_string(),
+    };
+    note_heads(hub, origin, &greeting.heads);
+    Ok(Greeted { turn, incarnation: greeting.incarnation, frontiers, welcome, members_told })
+}
+
+async fn receive<S: Store>(
+    hub: &Arc<Hub<S>>,
+    origin: SiteId,
+    frames: &mut Frames<ShipFrame>,
+    acks: &mpsc::Sender<AckFrame>,
+    greeted: Greeted,
+) -> Result<(), ReceiveError> {
+    let Greeted { turn: Turn { undurable, mut replaced }, incarnation, frontiers, welcome, members_told } = greeted;
+    let welcome = AckFrame { frame: Some(ack_frame::Frame::Welcome(welcome)) };
+    if acks.send(welcome).await.is_err() {
+        return Ok(());
+    }
+    hub.origin(origin, |progress| {
+        progress.connected_since_ms = Some(clock::wall_ms());
+        progress.stopped = Default::default();
+    });
+    // It is up: whatever this site's shipper to it waits for.
+    hub.peer(origin, |progress| progress.wake.notify_one());
+
+    let closing = watch::Sender::new(false);
+    let (outcomes, to_acknowledge) = mpsc::channel(ACK_FRAMES);
+    let acknowledger = replay::Acknowledger {
+        hub: hub.clone(),
+        origin,
+        acks: acks.clone(),
+        closing: closing.subscribe(),
+        members_told,
+        undurable,
+    };
+    let acknowledger = tokio::spawn(acknowledger.run(to_acknowledge));
+    let mut workers = JoinSet::new();
+    let mut lanes = Vec::new();
+    for (lane, frontier) in Lane::ALL.into_iter().zip(frontiers) {
+        let (queue, batches) = mpsc::unbounded_channel();
+        let worker = replay::Worker {
+            hub: hub.clone(),
+            origin,
+            incarnation,
+            lane,
+            outcomes: outcomes.clone(),
+            closing: closing.subscribe(),
+        };
+        workers.spawn(worker.run(batches));
+        // The first of an incarnation is record 1; a later incarnation than the frontier's goes on behind it.
+        let room = Arc::new(Semaphore::new(hub.config.window_bytes as usize / PERMIT_BYTES + 1));
+        lanes.push(LaneQueue { next: frontier.seq.next(), queue, room });
+    }
+    drop(outcomes);
+    let mut stream = Stream { hub, origin, incarnation, lanes, closing: closing.subscribe() };
+    let mut stop = hub.stop.subscribe();
+    let result = tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => Ok(()),
+        _ = replaced.changed() => Err(ReceiveError::Busy),
+        Some(ended) = workers.join_next() => Err(ReceiveError::Replay(match ended {
+            Ok(reason) => reason,
+            Err(error) => error.to_string(),
+        })),
+        result = stream.read(frames) => result,
+    };
+    drop(stream);
+    closing.send_replace(true);
+    while workers.join_next().await.is_some() {}
+    // With it the turn ends.
+    let ended = acknowledger.await;
+    hub.origin(origin, |progress| progress.connected_since_ms = None);
+    ended.map_err(|error| ReceiveError::Replay(error.to_string()))?;
+    result
+}
+
+struct LaneQueue {
+    next: Seq,
+    /// Bounded by `room`.
+    queue: mpsc::UnboundedSender<Batch>,
+    room: Arc<Semaphore>,
+}
+
+struct Stream<'a, S> {
+    hub: &'a Arc<Hub<S>>,
+    origin: SiteId,
+    incarnation: Incarnation,
+    lanes: Vec<LaneQueue>,
+    closing: Closing,
+}
+
+impl<S: Store> Stream<'_, S> {
+    async fn read(&mut self, frames: &mut Frames<ShipFrame>) -> Result<(), ReceiveError> {
+        let limit = self.hub.config.silence_limit;
+        loop {
+            let frame = timeout(limit, frames.next()).await.map_err(|_| ReceiveError::Silent(limit))??;
+            let Some(frame) = frame else { return Ok(()) };
+            self.hub.origin(self.origin, |progress| progress.last_received_ms = Some(clock::wall_ms()));
+            match frame.frame {
+                Some(ship_frame::Frame::Segment(segment)) => self.segment(segment).await?,
+                Some(ship_frame::Frame::Stable(stable)) => self.stable(&stable)?,
+                Some(ship_frame::Frame::Heartbeat(heartbeat)) => {
+                    self.hub.check_clock(Hlc(heartbeat.clock))?;
+                    note_heads(self.hub, self.origin, &frames::heads_of(self.origin, &heartbeat.heads)?);
+                }
+                Some(ship_frame::Frame::Members(members)) => {
+                    self.hub.learn(&frames::members(Some(&members))?, Some(self.origin)).await?;
+                }
+                Some(ship_frame::Frame::Hello(_)) => return Err(ReceiveError::Unexpected("a second greeting")),
+                None => return Err(ReceiveError::Unexpected("a frame that this version does not know")),
+            }
+        }
+    }
+
+    /// Opens a segment; what is in it counts only if it comes next.
+    async fn segment(&mut self, segment: grpc::Segment) -> Result<(), ReceiveError> {
+        let bytes = segment.sealed.len();
+        let opened = self.hub.blocking(move |hub| hub.opener.lock().open(&segment.sealed)).await?;
+        let run = opened.run;
+        if run.origin != self.origin || run.incarnation != self.incarnation {
+            return Err(ReceiveError::OtherOrigin { site: run.origin, incarnation: run.incarnation });
+        }
+        let lane = &mut self.lanes[run.lane as usize];
+        if run.first != lane.next {
+            return Err(ReceiveError::Order { lane: run.lane, expected: lane.next, found: run.first });
+        }
+        lane.next = run.last.next();
+        let content: u64 = opened.records.iter().map(|record| record.data_len()).sum();
+        let permits = (bytes.max(content as usize) / PERMIT_BYTES + 1)
+            .min(self.hub.config.window_bytes as usize / PERMIT_BYTES + 1);
+        let Ok(room) = lane.room.clone().acquire_many_owned(permits as u32).await else { return Ok(()) };
+        // The worker ends only with an error, which ends this stream too.
+        let _ = lane.queue.send(Batch { records: opened.records, room });
+        Ok(())
+    }
+
+    fn stable(&mut self, stable: &grpc::Stable) -> Result<(), ReceiveError> {
+        let head = frames::required_head(stable.point.as_ref())?;
+        if head.site != self.origin {
+            return Err(ReceiveError::Unexpected("another site's stable point"));
+        }
+        let heads = frames::heads(&stable.heads)?;
+        self.hub.state().their_stable.announce(self.origin, head.lane, head.point, heads);
+        self.hub.applied.send_modify(|version| *version += 1);
+        Ok(())
+    }
+}
+
+fn note_heads<S: Store>(hub: &Hub<S>, origin: SiteId, heads: &[Head]) {
+    hub.origin(origin, |progress| {
+        for head in heads {
+            progress.heads[head.lane as usize] = Some(head.point);
+        }
+    });
+}

@@ -1,0 +1,271 @@
+//! One site's replicator: starts its tasks, answers the daemon, ends in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fs::volume::{Member, Volume};
+use parking_lot::Mutex;
+use proto::ids::{Lane, Seq, SiteId};
+use proto::seal::SealingSalt;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+use crate::hub::{Hub, Local};
+use crate::identity::invitations::{Invitations, InvitationsError};
+use crate::identity::random::{self, RandomError};
+use crate::identity::site_identity::SiteIdentity;
+use crate::join::admit::{self, InviteError};
+use crate::status::{self, ReplicationStatus};
+use crate::store::Store;
+use crate::transport::{Credentials, server};
+use crate::{keep, ship};
+
+/// Why the replicator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port can't be opened.
+    #[error("can't listen at {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Store and identity are of different sites.
+    #[error(
+        "the identity is of site {identity}, but the store is of site {store} or of another volume; restore them together"
+    )]
+    OtherStore {
+        /// In the identity.
+        identity: SiteId,
+        /// In the store.
+        store: SiteId,
+    },
+    /// No randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// The outstanding invitations can't be read.
+    #[error(transparent)]
+    Invitations(#[from] InvitationsError),
+    /// The thread that reads the store died.
+    #[error("the thread that reads the store died: {0}")]
+    Thread(String),
+}
+
+/// Why a wait ended without its target.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WaitError {
+    /// No such peer.
+    #[error("the volume has no other site named {name:?}; it has: {known}")]
+    NoSuchPeer {
+        /// The name.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// Too late.
+    #[error("not applied everywhere within {limit:?}: {missing}")]
+    Timeout {
+        /// The limit.
+        limit: Duration,
+        /// Who lacks what.
+        missing: String,
+    },
+    /// The replicator shuts down.
+    #[error("the replicator is shutting down")]
+    Stopped,
+}
+
+/// A running replicator. Dropping it ends it at once; [`Replicator::shutdown`] ends it in order.
+pub struct Replicator<S: Store = Volume> {
+    hub: Arc<Hub<S>>,
+    tasks: Mutex<JoinSet<()>>,
+    address: SocketAddr,
+}
+
+impl<S: Store> Replicator<S> {
+    /// Listens, and connects to every member. Needs a tokio runtime with threads.
+    pub async fn start(store: Arc<S>, identity: SiteIdentity, config: Config) -> Result<Self, StartError> {
+        let listen = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let salt = SealingSalt::from_random(random::bytes()?);
+        let progress = Arc::new(Notify::new());
+        let hub = {
+            let progress = progress.clone();
+            let open = move || open(store, identity, config, salt, progress);
+            let opened = tokio::task::spawn_blocking(open).await;
+            Arc::new(opened.map_err(|error| StartError::Thread(error.to_string()))??)
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep::watch(hub.clone(), progress));
+        tasks.spawn(keep::keep(hub.clone()));
+        tasks.spawn(ship_to_all(hub.clone()));
+        tasks.spawn(serve(hub.clone(), listener));
+        Ok(Self { hub, tasks: Mutex::new(tasks), address })
+    }
+
+    /// Where it listens.
+    pub fn listen_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Every member, this site first.
+    pub fn members(&self) -> Vec<Member> {
+        self.hub.state().membership.all()
+    }
+
+    /// How replication stands.
+    pub async fn status(&self) -> ReplicationStatus {
+        let hub = self.hub.clone();
+        self.hub.blocking(move |_| status::status(&hub)).await
+    }
+
+    /// Makes a token that lets one site in until `ttl` from `now_secs` (Unix seconds).
+    pub async fn invite(&self, now_secs: u64, ttl: Duration) -> Result<Zeroizing<String>, InviteError> {
+        admit::invite(&self.hub, now_secs, ttl).await
+    }
+
+    /// Waits until the peer of this name, or every peer, has applied and made durable this site's lanes up to the targets.
+    pub async fn wait_applied(
+        &self,
+        targets: &[(Lane, Seq)],
+        peer: Option<&str>,
+        limit: Duration,
+    ) -> Result<(), WaitError> {
+        let deadline = Instant::now() + limit;
+        let mut acked = self.hub.acked.subscribe();
+        let mut members = self.hub.members_changed.subscribe();
+        let mut stop = self.hub.stop.subscribe();
+        loop {
+            acked.mark_unchanged();
+            members.mark_unchanged();
+            let missing = self.missing(targets, peer)?;
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let changed = async {
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => Err(WaitError::Stopped),
+                    _ = acked.changed() => Ok(()),
+                    _ = members.changed() => Ok(()),
+                }
+            };
+            match timeout_at(deadline, changed).await {
+                Ok(woken) => woken?,
+                Err(_) => return Err(WaitError::Timeout { limit, missing: missing.join("; ") }),
+            }
+        }
+    }
+
+    /// Ends all streams and tasks in order: what is being replayed is finished and acknowledged. After `limit` the rest is ended
+    /// at once.
+    pub async fn shutdown(self, limit: Duration) {
+        self.hub.stop.send_replace(true);
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        let deadline = Instant::now() + limit;
+        while let Ok(Some(_)) = timeout_at(deadline, tasks.join_next()).await {}
+        if !tasks.is_empty() {
+            tracing::warn!("{} tasks did not end within {limit:?} and are ended", tasks.len());
+            tasks.shutdown().await;
+        }
+    }
+
+    fn missing(&self, targets: &[(Lane, Seq)], peer: Option<&str>) -> Result<Vec<String>, WaitError> {
+        let state = self.hub.state();
+        let named = |member: &&Member| peer.is_none_or(|name| member.name == name);
+        if let Some(name) = peer.filter(|name| state.membership.by_name(name).is_none()) {
+            let known: Vec<&str> = state.membership.others().map(|member| member.name.as_str()).collect();
+            return Err(WaitError::NoSuchPeer { name: name.to_string(), known: known.join(", ") });
+        }
+        let mut missing = Vec::new();
+        for member in state.membership.others().filter(named) {
+            for (lane, target) in targets.iter().filter(|(_, target)| *target > Seq::ZERO) {
+                let acknowledged = state.watermarks.acknowledged(member.site, *lane).map(|point| point.seq);
+                if acknowledged.is_none_or(|acknowledged| acknowledged < *target) {
+                    let has = acknowledged.unwrap_or(Seq::ZERO);
+                    missing.push(format!("{} has {has} of {target} in lane {lane}", member.name));
+                }
+            }
+        }
+        Ok(missing)
+    }
+}
+
+impl<S: Store> Drop for Replicator<S> {
+    fn drop(&mut self) {
+        self.hub.stop.send_replace(true);
+    }
+}
+
+/// Reads the store. Blocks.
+fn open<S: Store>(
+    store: Arc<S>,
+    identity: SiteIdentity,
+    config: Config,
+    salt: SealingSalt,
+    progress: Arc<Notify>,
+) -> Result<Hub<S>, StartError> {
+    let profile = identity.profile();
+    if (profile.site, profile.volume) != (store.site(), store.volume_id()) {
+        return Err(StartError::OtherStore { identity: profile.site, store: store.site() });
+    }
+    let own =
+        Member { site: profile.site, name: profile.site_name.clone(), address: profile.advertised_address.clone() };
+    let invitations = match store.store_path() {
+        Some(path) => Invitations::load(&path)?,
+        None => Invitations::default(),
+    };
+    let local = Local {
+        volume: profile.volume,
+        site: profile.site,
+        incarnation: store.incarnation(),
+        credentials: Credentials::of(&identity),
+        identity,
+    };
+    store.on_progress(Box::new(move || progress.notify_one()));
+    Ok(Hub::new(store, local, own, config, salt, invitations))
+}
+
+/// Keeps one shipper for every member.
+async fn ship_to_all<S: Store>(hub: Arc<Hub<S>>) {
+    let mut members = hub.members_changed.subscribe();
+    let mut stop = hub.stop.subscribe();
+    let mut shippers = JoinSet::new();
+    let mut shipped_to = std::collections::BTreeSet::new();
+    loop {
+        members.mark_unchanged();
+        let sites: Vec<SiteId> = hub.state().membership.others().map(|member| member.site).collect();
+        for site in sites {
+            if shipped_to.insert(site) {
+                shippers.spawn(ship::run(hub.clone(), site));
+            }
+        }
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(ended) = shippers.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!("a shipper died: {error}");
+                }
+            }
+            Ok(()) = members.changed() => {}
+        }
+    }
+    while shippers.join_next().await.is_some() {}
+}
+
+async fn serve<S: Store>(hub: Arc<Hub<S>>, listener: TcpListener) {
+    let mut stop = hub.stop.subscribe();
+    let stopped = async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    if let Err(error) = server::serve(hub, listener, stopped).await {
+        tracing::error!("the port for other sites is closed: {error}");
+    }
+}

@@ -1,0 +1,405 @@
+//! Ships this site's lanes to one peer: does what the peer's [`engine`](crate::engine) says.
+//!
+//! One task for each peer, so that a slow peer never slows another. What is sent and not acknowledged is bounded by the
+//! engine's window, and so is the queue to the connection.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::grpc::{self, ShipFrame, ack_frame, ship_frame};
+use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::clock;
+use crate::engine::{Command, Engine, Event, Fault, Settings};
+use crate::frames::{self, FrameError};
+use crate::frontiers::Head;
+use crate::hello;
+use crate::hub::{Hub, LANES, LearnError};
+use crate::segments::{Sealed, SegmentError};
+use crate::store::Store;
+use crate::transport::client::{self, ShipLink};
+use crate::transport::{Frames, LinkError};
+
+/// Frames beside segments that may wait to be sent.
+const CONTROL_FRAMES: usize = 64;
+
+/// Why there is no connection to a peer, or no longer.
+#[derive(Debug, thiserror::Error)]
+enum ShipError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("it did not answer within {0:?}")]
+    Silent(Duration),
+    #[error("it closed the connection")]
+    Closed,
+    #[error("it refused: {0}")]
+    Refused(String),
+    #[error(
+        "it speaks version {theirs} of the protocol, this site version {}; upgrade the older site",
+        grpc::PROTOCOL_VERSION
+    )]
+    Version { theirs: u32 },
+    #[error("site {0} answered in its place")]
+    OtherSite(u32),
+    #[error("it sent {0}")]
+    Unexpected(&'static str),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Fault(#[from] Fault),
+    #[error("its members can't be taken in: {0}")]
+    Members(#[from] LearnError),
+    #[error("the site is not a member any more")]
+    NotMember,
+}
+
+/// A connection that the peer has welcomed.
+struct Welcomed {
+    link: ShipLink,
+    frontiers: [LanePoint; LANES],
+    /// The peer's own lanes' heads at that time.
+    heads: Vec<Head>,
+    /// The version of the members that it was told.
+    members_told: u64,
+}
+
+/// What an open connection has been told.
+struct Connection {
+    link: ShipLink,
+    members_told: u64,
+    stable_told: [Seq; LANES],
+    /// Something could not be queued: told again at the next heartbeat.
+    next_heartbeat: Instant,
+}
+
+type Dialing = Pin<Box<dyn Future<Output = Result<Welcomed, ShipError>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = (Lane, Result<Option<Sealed>, SegmentError>)> + Send>>;
+
+struct Shipper<S> {
+    hub: Arc<Hub<S>>,
+    peer: SiteId,
+    name: String,
+    engine: Engine,
+    dialing: Option<Dialing>,
+    reading: Option<Reading>,
+    connection: Option<Connection>,
+    /// Read and not sent yet.
+    segment: Option<Sealed>,
+    /// Where the peer's lanes stood at the acknowledgement that is being handled.
+    peer_heads: Vec<Head>,
+}
+
+/// Runs until the replicator shuts down.
+pub async fn run<S: Store>(hub: Arc<Hub<S>>, peer: SiteId) {
+    let settings = Settings { window_bytes: hub.config.window_bytes, ..Settings::default() };
+    let engine = Engine::new(settings, hub.local.incarnation);
+    let name = hub.name_of(peer);
+    let shipper = Shipper {
+        hub,
+        peer,
+        name,
+        engine,
+        dialing: None,
+        reading: None,
+        connection: None,
+        segment: None,
+        peer_heads: Vec::new(),
+    };
+    shipper.run().await;
+}
+
+/// What the task woke up for.
+enum Woken {
+    Stop,
+    Time,
+    Peer,
+    Dialed(Result<Welcomed, ShipError>),
+    Read(Lane, Result<Option<Sealed>, SegmentError>),
+    Frame(Result<Option<grpc::AckFrame>, LinkError>),
+    Heads,
+    News,
+}
+
+impl<S: Store> Shipper<S> {
+    async fn run(mut self) {
+        let mut heads = self.hub.heads.subscribe();
+        let mut stable = self.hub.stable.subscribe();
+        let mut members = self.hub.members_changed.subscribe();
+        let mut stop = self.hub.stop.subscribe();
+        let wake = self.hub.state().peers.entry(self.peer).or_default().wake.clone();
+        self.show_heads(&mut heads);
+        self.feed(Event::Tick);
+        loop {
+            let tick = self.until_tick();
+            let connection = &mut self.connection;
+            let woken = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => Woken::Stop,
+                result = pending_or(&mut self.dialing) => Woken::Dialed(result),
+                frame = next_frame(connection.as_mut().map(|connection| &mut connection.link.acks)) => Woken::Frame(frame),
+                (lane, result) = pending_or(&mut self.reading) => Woken::Read(lane, result),
+                Ok(()) = heads.changed() => Woken::Heads,
+                Ok(()) = stable.changed() => Woken::News,
+                Ok(()) = members.changed() => Woken::News,
+                () = wake.notified() => Woken::Peer,
+                () = sleep(tick) => Woken::Time,
+            };
+            match woken {
+                Woken::Stop => break,
+                Woken::Time => self.feed(Event::Tick),
+                Woken::Peer => self.feed(Event::Wake),
+                Woken::Heads => self.show_heads(&mut heads),
+                Woken::News => {}
+                Woken::Dialed(result) => {
+                    self.dialing = None;
+                    match result {
+                        Ok(welcomed) => self.welcomed(welcomed, &mut heads),
+                        Err(error) => self.lost(&error),
+                    }
+                }
+                Woken::Read(lane, result) => {
+                    self.reading = None;
+                    self.read(lane, result);
+                }
+                Woken::Frame(frame) => {
+                    if let Err(error) = self.frame(frame).await {
+                        self.lost(&error);
+                    }
+                }
+            }
+            self.tell_news();
+        }
+        self.hub.peer(self.peer, |progress| progress.connected_since_ms = None);
+    }
+
+    fn until_tick(&self) -> Duration {
+        let engine = self.engine.next_tick_ms().map(|at| Duration::from_millis(at.saturating_sub(clock::steady_ms())));
+        let heartbeat = self.connection.as_ref().map(|connection| connection.next_heartbeat - Instant::now());
+        let far = Duration::from_secs(3600);
+        engine.unwrap_or(far).min(heartbeat.unwrap_or(far))
+    }
+
+    fn show_heads(&mut self, heads: &mut watch::Receiver<[fs::volume::LaneHead; LANES]>) {
+        let heads = *heads.borrow_and_update();
+        for (lane, head) in Lane::ALL.into_iter().zip(heads) {
+            self.feed(Event::HeadMoved { lane, durable: head.durable });
+        }
+    }
+
+    /// Hands an event to the engine and does what it says.
+    fn feed(&mut self, event: Event) {
+        let commands = self.engine.handle(clock::steady_ms(), clock::jitter(), event);
+        for command in commands {
+            match command {
+                Command::Dial => self.dialing = Some(Box::pin(dial(self.hub.clone(), self.peer))),
+                Command::ReadLane { lane, after } => {
+                    let hub = self.hub.clone();
+                    let read = async move { (lane, hub.blocking(move |hub| hub.segments.after(lane, after)).await) };
+                    self.reading = Some(Box::pin(read));
+                }
+                Command::Send { lane, last, .. } => self.send_segment(lane, last),
+                Command::SetAcknowledged { lane, point } => {
+                    self.hub.acknowledge(self.peer, lane, point, &self.peer_heads);
+                }
+                Command::Disconnect { fault } => self.drop_connection(&fault.into()),
+            }
+        }
+    }
+
+    fn welcomed(&mut self, welcomed: Welcomed, heads: &mut watch::Receiver<[fs::volume::LaneHead; LANES]>) {
+        let Welcomed { link, frontiers, heads: peer_heads, members_told } = welcomed;
+        let next_heartbeat = Instant::now() + self.hub.config.heartbeat;
+        self.connection = Some(Connection { link, members_told, stable_told: [Seq::ZERO; LANES], next_heartbeat });
+        self.name = self.hub.name_of(self.peer);
+        self.hub.peer(self.peer, |progress| {
+            progress.connected_since_ms = Some(clock::wall_ms());
+            progress.shipped = frontiers.map(|point| point.seq);
+            progress.stopped = Default::default();
+        });
+        self.peer_heads = peer_heads;
+        self.show_heads(heads);
+        self.feed(Event::Connected { frontiers });
+        if self.connection.is_some() {
+            tracing::info!(peer = self.name, "connected");
+        }
+    }
+
+    fn lost(&mut self, error: &ShipError) {
+        self.drop_connection(error);
+        self.feed(Event::Lost);
+    }
+
+    fn drop_connection(&mut self, error: &ShipError) {
+        self.dialing = None;
+        self.reading = None;
+        self.segment = None;
+        let was_connected = self.connection.take().is_some();
+        let text = error.to_string();
+        let known = {
+            let mut state = self.hub.state();
+            let progress = state.peers.entry(self.peer).or_default();
+            progress.connected_since_ms = None;
+            let known = progress.last_error.replace((clock::wall_ms(), text.clone()));
+            known.is_some_and(|(_, known)| known == text)
+        };
+        // The same reason again, attempt after attempt, is said once.
+        match error {
+            _ if known && !was_connected => tracing::debug!(peer = self.name, "not connected: {text}"),
+            ShipError::Fault(_) | ShipError::Members(_) => {
+                tracing::error!(peer = self.name, "nothing is shipped: {text}")
+            }
+            _ => tracing::warn!(peer = self.name, "not connected: {text}"),
+        }
+    }
+
+    fn read(&mut self, lane: Lane, result: Result<Option<Sealed>, SegmentError>) {
+        match result {
+            Ok(Some(sealed)) => {
+                let (first, last, bytes) = (sealed.first, sealed.last, sealed.bytes.len() as u64);
+                self.segment = Some(sealed);
+                self.feed(Event::SegmentRead { lane, first, last, bytes });
+                self.segment = None;
+            }
+            Ok(None) => self.feed(Event::ReadFailed { lane }),
+            Err(error) => {
+                let text = format!("this site can't ship lane {lane} from here on: {error}");
+                tracing::error!(peer = self.name, "{text}");
+                self.hub.peer(self.peer, |progress| progress.stopped[lane as usize] = Some(text));
+                self.feed(Event::ReadFailed { lane });
+            }
+        }
+    }
+
+    fn send_segment(&mut self, lane: Lane, last: Seq) {
+        let (Some(connection), Some(sealed)) = (&self.connection, self.segment.take()) else { return };
+        let frame = ship_frame::Frame::Segment(grpc::Segment { sealed: sealed.bytes });
+        // There is room for every segment of the window; a closed queue shows as the end of the acks, too.
+        if connection.link.frames.try_send(ShipFrame { frame: Some(frame) }).is_err() {
+            tracing::debug!(peer = self.name, "the connection takes no more frames");
+        }
+        self.hub.peer(self.peer, |progress| {
+            let shipped = &mut progress.shipped[lane as usize];
+            *shipped = last.max(*shipped);
+        });
+    }
+
+    /// Tells the peer of members and stable points that it has not been told of, and that this site is there.
+    fn tell_news(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        let queue = &connection.link.frames;
+        let send = |frame| queue.try_send(ShipFrame { frame: Some(frame) }).is_ok();
+        let (version, members, stable) = {
+            let state = self.hub.state();
+            let version = state.membership.version();
+            let members = (version > connection.members_told).then(|| state.membership.all());
+            (version, members, state.own_stable.clone())
+        };
+        if members.is_some_and(|members| send(ship_frame::Frame::Members(frames::put_members(&members)))) {
+            connection.members_told = version;
+        }
+        for (lane, stable) in Lane::ALL.into_iter().zip(stable) {
+            let told = &mut connection.stable_told[lane as usize];
+            let Some(stable) = stable.filter(|stable| stable.point.seq > *told) else { continue };
+            let point = Head { site: self.hub.local.site, lane, point: stable.point };
+            let frame = grpc::Stable { point: Some(frames::put_head(point)), heads: frames::put_heads(&stable.heads) };
+            if send(ship_frame::Frame::Stable(frame)) {
+                *told = stable.point.seq;
+            }
+        }
+        if Instant::now() >= connection.next_heartbeat {
+            connection.next_heartbeat = Instant::now() + self.hub.config.heartbeat;
+            let heads = hello::own_heads(&self.hub);
+            let clock = hello::clock_reading();
+            let _ = send(ship_frame::Frame::Heartbeat(grpc::Heartbeat { clock, heads }));
+        }
+    }
+
+    async fn frame(&mut self, frame: Result<Option<grpc::AckFrame>, LinkError>) -> Result<(), ShipError> {
+        match frame?.ok_or(ShipError::Closed)?.frame {
+            Some(ack_frame::Frame::Ack(ack)) => {
+                let head = self.own_position(ack.point.as_ref())?;
+                self.peer_heads = frames::heads_of(self.peer, &ack.heads)?;
+                let before = self.engine.in_flight_bytes();
+                self.feed(Event::Acked { lane: head.lane, point: head.point });
+                let bytes = before.saturating_sub(self.engine.in_flight_bytes());
+                if self.connection.is_some() {
+                    self.hub.peer(self.peer, |progress| progress.rate.add(clock::steady_ms(), bytes));
+                }
+                Ok(())
+            }
+            Some(ack_frame::Frame::Stopped(stopped)) => {
+                let head = self.own_position(stopped.point.as_ref())?;
+                let reason: String = stopped.reason.chars().take(500).collect();
+                tracing::warn!(peer = self.name, lane = head.lane.name(), after = %head.point, "the peer waits: {reason}");
+                self.hub.peer(self.peer, |progress| progress.stopped[head.lane as usize] = Some(reason));
+                Ok(())
+            }
+            Some(ack_frame::Frame::Members(members)) => {
+                // Before the next frame is looked at: a later acknowledgement must not count without the new member.
+                Ok(self.hub.learn(&frames::members(Some(&members))?, Some(self.peer)).await?)
+            }
+            Some(ack_frame::Frame::Refused(refused)) => Err(ShipError::Refused(refused.reason)),
+            Some(ack_frame::Frame::Welcome(_)) => Err(ShipError::Unexpected("a second welcome")),
+            None => Err(ShipError::Unexpected("a frame that this version does not know")),
+        }
+    }
+
+    fn own_position(&self, head: Option<&grpc::Head>) -> Result<Head, ShipError> {
+        let head = frames::required_head(head)?;
+        if head.site == self.hub.local.site { Ok(head) } else { Err(ShipError::Unexpected("another site's position")) }
+    }
+}
+
+/// Connects, greets and reads the answer.
+async fn dial<S: Store>(hub: Arc<Hub<S>>, peer: SiteId) -> Result<Welcomed, ShipError> {
+    let limit = hub.config.connect_limit;
+    let deadline = Instant::now() + limit;
+    let address = hub.state().membership.get(peer).map(|member| member.address.clone()).ok_or(ShipError::NotMember)?;
+    hub.blocking(|hub| hub.refresh_heads()).await;
+    let (hello, members_told) = hello::hello(&hub);
+    let frame = ShipFrame { frame: Some(ship_frame::Frame::Hello(hello)) };
+    let capacity = Settings::default().window_segments + CONTROL_FRAMES;
+    let name = hub.server_name(peer);
+    let connect = client::ship(&address, &name, &hub.local.credentials, frame, capacity);
+    let mut link = timeout_at(deadline, connect).await.map_err(|_| ShipError::Silent(limit))??;
+    let first = timeout_at(deadline, link.acks.next()).await.map_err(|_| ShipError::Silent(limit))??;
+    let welcome = match first.ok_or(ShipError::Closed)?.frame {
+        Some(ack_frame::Frame::Welcome(welcome)) => welcome,
+        Some(ack_frame::Frame::Refused(refused)) => return Err(ShipError::Refused(refused.reason)),
+        _ => return Err(ShipError::Unexpected("something else than a welcome")),
+    };
+    if welcome.protocol_version != grpc::PROTOCOL_VERSION {
+        return Err(ShipError::Version { theirs: welcome.protocol_version });
+    }
+    if welcome.site != u32::from(peer.0) {
+        return Err(ShipError::OtherSite(welcome.site));
+    }
+    // Before the frontiers count as acknowledgements.
+    hub.learn(&frames::members(welcome.members.as_ref())?, Some(peer)).await?;
+    let mut frontiers = [LanePoint { incarnation: Incarnation(1), seq: Seq::ZERO }; LANES];
+    for head in frames::heads_of(hub.local.site, &welcome.frontiers)? {
+        frontiers[head.lane as usize] = head.point;
+    }
+    let heads = frames::heads_of(peer, &welcome.heads)?;
+    // The peer can't have more than is durable here: ask again, now that its answer is there.
+    hub.blocking(|hub| hub.refresh_heads()).await;
+    Ok(Welcomed { link, frontiers, heads, members_told })
+}
+
+async fn pending_or<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_frame(frames: Option<&mut Frames<grpc::AckFrame>>) -> Result<Option<grpc::AckFrame>, LinkError> {
+    match frames {
+        Some(frames) => frames.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,135 @@
+//! What the replicator needs of a site's store. `fs::volume::Volume` has it; so has the store in memory that the protocol is
+//! tested with.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fs::error::FsError;
+use fs::volume::{
+    Backlog, Frontier, LaneHead, Lsn, Member, OpenError, ReadLaneError, Replayed, ShipRecord, Volume, VolumeOptions,
+};
+use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId, VolumeId};
+use proto::record::{Perms, Record};
+
+/// A snapshot's chunks, in order.
+pub type Chunks = Box<dyn Iterator<Item = Result<Bytes, FsError>> + Send>;
+
+/// A site's store. Every method may block: it is called from threads that may, never from a task.
+///
+/// What each method means is said at the method of `Volume` that has its name.
+#[allow(missing_docs)]
+pub trait Store: Send + Sync + 'static {
+    fn volume_id(&self) -> VolumeId;
+    fn site(&self) -> SiteId;
+    fn incarnation(&self) -> Incarnation;
+    /// Its directory, if it is on a disk.
+    fn store_path(&self) -> Option<PathBuf>;
+    /// The listener returns at once, and may be called from any thread.
+    fn on_progress(&self, listener: Box<dyn Fn() + Send + Sync>);
+    fn lane_head(&self, lane: Lane) -> LaneHead;
+    fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<ShipRecord>, ReadLaneError>;
+    fn backlog(&self, lane: Lane, acknowledged: Seq) -> Result<Backlog, ReadLaneError>;
+    fn frontiers(&self) -> Vec<Frontier>;
+    fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed;
+    fn wait_durable(&self, lsn: Lsn) -> Result<(), FsError>;
+    fn set_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint) -> Result<(), FsError>;
+    fn acknowledged(&self, peer: SiteId, lane: Lane) -> Option<LanePoint>;
+    fn set_watermark(&self, lane: Lane, seq: Seq);
+    fn set_stable(&self, origin: SiteId, lane: Lane, point: LanePoint);
+    fn members(&self) -> Vec<Member>;
+    fn put_member(&self, member: &Member) -> Result<(), FsError>;
+    fn snapshot(self: Arc<Self>) -> Result<Chunks, FsError>;
+}
+
+/// An empty store at a joining site, to be filled by a snapshot.
+pub trait NewStore: Send + 'static {
+    /// Makes it in `dir`, which is absent or empty.
+    fn create(dir: &Path, volume: VolumeId, site: SiteId) -> Result<Self, OpenError>
+    where
+        Self: Sized;
+    /// Takes the next chunk.
+    fn load(&mut self, chunk: &Bytes) -> Result<(), FsError>;
+    /// The last chunk was taken: adds the members, makes all of it durable and closes the store.
+    fn finish(self, members: &[Member]) -> Result<(), FsError>;
+    /// The join failed: stops using the directory, which is then removed.
+    fn abandon(self);
+}
+
+impl Store for Volume {
+    fn volume_id(&self) -> VolumeId {
+        self.volume_id()
+    }
+    fn site(&self) -> SiteId {
+        self.site()
+    }
+    fn incarnation(&self) -> Incarnation {
+        self.incarnation()
+    }
+    fn store_path(&self) -> Option<PathBuf> {
+        Some(self.store_path())
+    }
+    fn on_progress(&self, listener: Box<dyn Fn() + Send + Sync>) {
+        self.on_progress(listener);
+    }
+    fn lane_head(&self, lane: Lane) -> LaneHead {
+        self.lane_head(lane)
+    }
+    fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<ShipRecord>, ReadLaneError> {
+        self.read_lane(lane, after, limit_bytes)
+    }
+    fn backlog(&self, lane: Lane, acknowledged: Seq) -> Result<Backlog, ReadLaneError> {
+        self.backlog(lane, acknowledged)
+    }
+    fn frontiers(&self) -> Vec<Frontier> {
+        self.frontiers()
+    }
+    fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed {
+        self.replay(origin, incarnation, lane, records)
+    }
+    fn wait_durable(&self, lsn: Lsn) -> Result<(), FsError> {
+        self.wait_durable(lsn)
+    }
+    fn set_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint) -> Result<(), FsError> {
+        self.set_acknowledged(peer, lane, point)
+    }
+    fn acknowledged(&self, peer: SiteId, lane: Lane) -> Option<LanePoint> {
+        self.acknowledged(peer, lane)
+    }
+    fn set_watermark(&self, lane: Lane, seq: Seq) {
+        self.set_watermark(lane, seq);
+    }
+    fn set_stable(&self, origin: SiteId, lane: Lane, point: LanePoint) {
+        self.set_stable(origin, lane, point);
+    }
+    fn members(&self) -> Vec<Member> {
+        self.members()
+    }
+    fn put_member(&self, member: &Member) -> Result<(), FsError> {
+        self.put_member(member)
+    }
+    fn snapshot(self: Arc<Self>) -> Result<Chunks, FsError> {
+        Volume::snapshot(&self)
+    }
+}
+
+impl NewStore for Arc<Volume> {
+    fn create(dir: &Path, volume: VolumeId, site: SiteId) -> Result<Self, OpenError> {
+        // The root's real permissions come with the snapshot.
+        Volume::format(dir, volume, site, Perms { mode: 0o755, uid: 0, gid: 0 })?;
+        Volume::start(dir, VolumeOptions::default())
+    }
+    fn load(&mut self, chunk: &Bytes) -> Result<(), FsError> {
+        self.load_snapshot(chunk)
+    }
+    fn finish(self, members: &[Member]) -> Result<(), FsError> {
+        members.iter().try_for_each(|member| self.put_member(member))?;
+        self.finish_snapshot()?;
+        self.close()
+    }
+    fn abandon(self) {
+        if let Err(error) = self.close() {
+            tracing::debug!("closing a store that is given up: {error}");
+        }
+    }
+}
