@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
+use crate::busy;
 use crate::config::Config;
 use crate::control::{server, socket_path};
 use crate::founding::{self, IdentityError};
@@ -25,7 +26,6 @@ use crate::mounts::{self, FindError};
 use crate::peers::{Peers, PeersError};
 use crate::signals::Signals;
 use crate::store_dir::{Lock, LockError};
-use crate::busy;
 
 /// How long the peers may take for what they lack, after the mount is gone.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -138,8 +138,7 @@ fn start(
     mountpoint: &Path,
 ) -> Result<Site, DaemonError> {
     let peers = runtime.block_on(Peers::start(volume.clone(), identity, &config))?;
-    let options =
-        MountOptions { threads: config.threads, allow_other: config.allow_other, ..MountOptions::default() };
+    let options = MountOptions { threads: config.threads, allow_other: config.allow_other, ..MountOptions::default() };
     match fs::fuse::mount(volume.clone(), mountpoint, &options) {
         Ok(session) => Ok(Site { config, volume: volume.clone(), peers, session, started: Instant::now() }),
         Err(error) => {

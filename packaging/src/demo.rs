@@ -140,7 +140,11 @@ fn fill(berlin: &DemoSite, interrupt: &Interrupt) -> Result<tree::Written, DemoE
             }
             interrupt.check()?;
             let files = progress.load(Ordering::Relaxed);
-            say(&format!("   {:>5.2} s  {files:>3} files written, {}", start.elapsed().as_secs_f64(), distance(&berlin.peer()?)))?;
+            say(&format!(
+                "   {:>5.2} s  {files:>3} files written, {}",
+                start.elapsed().as_secs_f64(),
+                distance(&berlin.peer()?)
+            ))?;
         }
     })
 }

@@ -160,7 +160,8 @@ fn lane_report(lane: &PeerLaneStatus) -> LaneReport {
 
 fn incoming_report(incoming: &IncomingStatus) -> IncomingReport {
     let stopped = incoming.lanes.iter().find_map(|lane| lane.stopped.clone());
-    let behind = |origin_appended: Option<u64>, applied: u64| origin_appended.unwrap_or(applied).saturating_sub(applied);
+    let behind =
+        |origin_appended: Option<u64>, applied: u64| origin_appended.unwrap_or(applied).saturating_sub(applied);
     IncomingReport {
         connected: incoming.connected,
         error: if incoming.connected { stopped } else { incoming.last_error.clone().or(stopped) },
@@ -203,7 +204,8 @@ mod tests {
 
     #[test]
     fn lanes_add_up() {
-        let behind = peer_report(&peer(vec![lane("high", 5, Some(4), Some(1)), lane("normal", 9, Some(2), Some(7))]), None);
+        let behind =
+            peer_report(&peer(vec![lane("high", 5, Some(4), Some(1)), lane("normal", 9, Some(2), Some(7))]), None);
         assert_eq!((behind.behind_records, behind.behind_bytes, behind.lag_seconds), (Some(8), Some(800), Some(7.0)));
         assert!(!behind.level);
         assert_eq!(behind.error, None, "an error from before the connection is no error any more");

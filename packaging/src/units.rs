@@ -146,7 +146,9 @@ mod tests {
 
     #[test]
     fn reads_each_unit() {
-        for (text, ms) in [("20ms", 20), ("10s", 10_000), ("5 min", 300_000), ("1h", 3_600_000), ("2d", 172_800_000), ("0", 0)] {
+        for (text, ms) in
+            [("20ms", 20), ("10s", 10_000), ("5 min", 300_000), ("1h", 3_600_000), ("2d", 172_800_000), ("0", 0)]
+        {
             assert_eq!(text.parse(), Ok(Span(Duration::from_millis(ms))), "{text}");
         }
         for (text, bytes) in [("7B", 7), ("4KiB", 4096), ("64MiB", 64 << 20), ("1 GiB", 1 << 30), ("2TiB", 2 << 40)] {
@@ -160,7 +162,10 @@ mod tests {
             assert!(text.parse::<Span>().is_err(), "{text}");
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
-        assert_eq!("99999999999999999999s".parse::<Span>(), Err(UnitError::TooLarge { text: "99999999999999999999s".into() }));
+        assert_eq!(
+            "99999999999999999999s".parse::<Span>(),
+            Err(UnitError::TooLarge { text: "99999999999999999999s".into() })
+        );
         assert!(matches!("16777217TiB".parse::<Size>(), Err(UnitError::TooLarge { .. })));
         let message = "64MB".parse::<Size>().map_err(|e| e.to_string());
         assert_eq!(message, Err("`64MB` needs a unit: one of B, KiB, MiB, GiB, TiB; write for example `64MiB`".into()));

@@ -16,7 +16,12 @@ pub fn render(report: &Report) -> String {
         format!("  store    {}", report.store),
         format!("  reads    {mode}"),
         format!("  journal  {}", human_bytes(report.journal_bytes)),
-        format!("  daemon   pid {}, version {}, up {}", report.pid, report.version, human_seconds(report.uptime_seconds as f64)),
+        format!(
+            "  daemon   pid {}, version {}, up {}",
+            report.pid,
+            report.version,
+            human_seconds(report.uptime_seconds as f64)
+        ),
         String::new(),
     ];
     if report.peers.is_empty() {

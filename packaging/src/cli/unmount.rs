@@ -18,9 +18,12 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 ///
 /// While programs use the mount, nothing is changed and they are named. A mount whose daemon is gone is removed.
 #[derive(clap::Args, Debug)]
-#[command(visible_alias = "umount", after_help = "\
+#[command(
+    visible_alias = "umount",
+    after_help = "\
 Example:
-  syncline unmount /mnt/data")]
+  syncline unmount /mnt/data"
+)]
 pub struct Args {
     /// Where the site is mounted
     #[arg(value_name = "MOUNTPOINT")]

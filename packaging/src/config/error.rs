@@ -106,7 +106,9 @@ mod tests {
 
     #[test]
     fn distance_counts_edits() {
-        for (a, b, edits) in [("", "", 0), ("abc", "abc", 0), ("lisen", "listen", 1), ("kitten", "sitting", 3), ("", "ab", 2)] {
+        for (a, b, edits) in
+            [("", "", 0), ("abc", "abc", 0), ("lisen", "listen", 1), ("kitten", "sitting", 3), ("", "ab", 2)]
+        {
             assert_eq!(distance(a, b), edits, "{a} {b}");
         }
     }

@@ -43,12 +43,11 @@ pub fn write(path: &Path, config: &Config) -> Result<(), WriteConfigError> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|error| {
-        match error.kind() {
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => WriteConfigError::Exists(path.to_owned()),
             _ => failed(error),
-        }
-    })?;
+        })?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
 }
 

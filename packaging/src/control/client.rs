@@ -50,8 +50,10 @@ pub enum CallError {
         source: io::Error,
     },
     /// Daemon and command are of different versions.
-    #[error("the daemon speaks version {daemon} of the control protocol, this command {VERSION}: restart the daemon, \
-        unmount and mount, after an update")]
+    #[error(
+        "the daemon speaks version {daemon} of the control protocol, this command {VERSION}: restart the daemon, \
+        unmount and mount, after an update"
+    )]
     Version {
         /// The daemon's.
         daemon: u32,

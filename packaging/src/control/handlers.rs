@@ -25,9 +25,7 @@ impl Service for Site {
             },
             Request::Unmount => match self.unmount().await {
                 Ok(()) => Reply::Unmounted,
-                Err(UnmountError::Busy(point)) => {
-                    Reply::Busy { users: busy::describe(&point, std::process::id()) }
-                }
+                Err(UnmountError::Busy(point)) => Reply::Busy { users: busy::describe(&point, std::process::id()) },
                 Err(error) => failed(error),
             },
         }

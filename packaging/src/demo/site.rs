@@ -87,8 +87,7 @@ impl DemoSite {
     fn made(directory: &Path, name: &'static str, port: u16, command: &[&str]) -> Result<Self, StepError> {
         let config_path = directory.join(format!("{name}.toml"));
         let mountpoint = directory.join(name);
-        std::fs::create_dir(&mountpoint)
-            .map_err(|source| StepError::Directory { path: mountpoint.clone(), source })?;
+        std::fs::create_dir(&mountpoint).map_err(|source| StepError::Directory { path: mountpoint.clone(), source })?;
         let mut child = Command::new("/proc/self/exe");
         child.args(command).args(["--site", name, "--listen", &format!("127.0.0.1:{port}")]);
         child.arg("--config").arg(&config_path).arg("--store").arg(directory.join(format!("{name}.store")));
