@@ -50,7 +50,11 @@ fn any_kind() -> impl Strategy<Value = Kind> {
 }
 
 fn any_seen() -> impl Strategy<Value = SeenEntry> {
-    (any_position(), any_stamp()).prop_map(|(entry, stamp)| SeenEntry { entry: EntryId(entry), stamp })
+    (any_position(), any_stamp(), any_stamp()).prop_map(|(entry, stamp, content)| SeenEntry {
+        entry: EntryId(entry),
+        stamp,
+        content,
+    })
 }
 
 fn any_move() -> impl Strategy<Value = Move> {

@@ -47,6 +47,17 @@ pub fn xattr_allowed(name: &[u8]) -> Result<(), FsError> {
     Ok(())
 }
 
+/// What the program gets for an attribute that could not be read.
+///
+/// Where there is no SELinux label, that labels are not supported: `ls -l` then asks once, and not for every file. Elsewhere
+/// the kernel answers that in no time; here it would be most of the time that a listing takes.
+pub fn xattr_missing(name: &[u8], error: FsError) -> FsError {
+    match error {
+        FsError::NoXattr if name == b"security.selinux" => FsError::NotSupported("labels, where none is set"),
+        error => error,
+    }
+}
+
 /// The answer to a request for bytes, of which `room` is what the program has; 0 asks for their number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum XattrAnswer {
@@ -117,6 +128,13 @@ mod tests {
         assert_eq!(xattr_answer(value.clone(), 5).ok(), Some(XattrAnswer::Data(value.clone())));
         assert!(matches!(xattr_answer(value, 3), Err(FsError::XattrRange)));
         assert_eq!(xattr_answer(Bytes::new(), 0).ok(), Some(XattrAnswer::Size(0)));
+    }
+
+    #[test]
+    fn a_missing_label_is_not_asked_for_again() {
+        assert!(matches!(xattr_missing(b"security.selinux", FsError::NoXattr), FsError::NotSupported(_)));
+        assert!(matches!(xattr_missing(b"security.selinux", FsError::NotFound), FsError::NotFound));
+        assert!(matches!(xattr_missing(b"user.x", FsError::NoXattr), FsError::NoXattr));
     }
 
     #[test]

@@ -5,12 +5,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileHandle, FileType, Generation, INodeNo};
+use fuser::{Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, Request};
 use proto::ids::FileId;
 use proto::record::{Kind, Time};
 
 use crate::error::FsError;
-use crate::types::{Attr, HandleId};
+use crate::tree::entry::KindTag;
+use crate::types::{Attr, Caller, HandleId};
 
 /// How long the kernel may keep names, missing names and attributes. Any long time would do, since whatever changes
 /// without the kernel's doing is invalidated; a day bounds the damage should one invalidation be missed.
@@ -33,6 +34,16 @@ pub fn file(ino: INodeNo) -> FileId {
     FileId(ino.0)
 }
 
+/// Who asks.
+pub fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid() }
+}
+
+/// The volume's handle of an open file.
+pub fn handle(handle: FileHandle) -> HandleId {
+    OpenHandle::decode(handle).handle
+}
+
 /// Attributes as the kernel takes them.
 pub fn file_attr(attr: &Attr) -> FileAttr {
     FileAttr {
@@ -43,7 +54,7 @@ pub fn file_attr(attr: &Attr) -> FileAttr {
         mtime: system_time(attr.mtime),
         ctime: system_time(attr.ctime),
         crtime: system_time(attr.btime),
-        kind: file_type(&attr.kind),
+        kind: file_type(KindTag::from(&attr.kind)),
         perm: (attr.perms.mode & 0o7777) as u16,
         nlink: attr.nlink,
         uid: attr.perms.uid,
@@ -84,15 +95,15 @@ pub fn bare_attr(file: FileId, kind: FileType) -> FileAttr {
 }
 
 /// The type without what belongs to it.
-pub fn file_type(kind: &Kind) -> FileType {
+pub fn file_type(kind: KindTag) -> FileType {
     match kind {
-        Kind::Regular => FileType::RegularFile,
-        Kind::Directory => FileType::Directory,
-        Kind::Symlink(_) => FileType::Symlink,
-        Kind::Fifo => FileType::NamedPipe,
-        Kind::Socket => FileType::Socket,
-        Kind::CharDevice(_) => FileType::CharDevice,
-        Kind::BlockDevice(_) => FileType::BlockDevice,
+        KindTag::Regular => FileType::RegularFile,
+        KindTag::Directory => FileType::Directory,
+        KindTag::Symlink => FileType::Symlink,
+        KindTag::Fifo => FileType::NamedPipe,
+        KindTag::Socket => FileType::Socket,
+        KindTag::CharDevice => FileType::CharDevice,
+        KindTag::BlockDevice => FileType::BlockDevice,
     }
 }
 
@@ -131,7 +142,7 @@ pub fn system_time(time: Time) -> SystemTime {
 /// A time that fuser made of what the kernel sent.
 ///
 /// The kernel's `secs + nanos` before 1970 arrives as `epoch - (|secs| + nanos)`: fuser 0.18 subtracts the nanoseconds
-/// too. This undoes it; `kernel_tests` sees when fuser changes.
+/// too. This undoes it; setting such a time on a mount shows whether fuser still does.
 pub fn time_from_request(time: SystemTime) -> Time {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => Time { secs: i64::try_from(after.as_secs()).unwrap_or(i64::MAX), nanos: after.subsec_nanos() },

@@ -10,6 +10,9 @@ use crate::error::FsError;
 use crate::types::{Allocate, OpenFlags, Whence};
 use crate::volume::Volume;
 
+/// O_DSYNC, which O_SYNC contains. rustix takes the one for the other.
+const DSYNC: OFlags = OFlags::from_bits_retain(0o10_000);
+
 /// The answer counts copied bytes in 32 bits; whole pages, so that a copy in parts stays aligned.
 pub const COPY_MAX_BYTES: u64 = 0xffff_f000;
 
@@ -66,7 +69,7 @@ impl WriteHow {
         let write_back = write.contains(WriteFlags::FUSE_WRITE_CACHE);
         Self {
             append: open.contains(OFlags::APPEND) && !write_back,
-            sync: open.contains(OFlags::DSYNC) && !write_back,
+            sync: open.contains(DSYNC) && !write_back,
             kill_suid: write.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
             write_back,
         }
@@ -82,8 +85,7 @@ pub fn open_flags(flags: i32) -> OpenFlags {
         write: access != Access::Read,
         append: flags.contains(OFlags::APPEND),
         truncate: flags.contains(OFlags::TRUNC),
-        // O_SYNC contains O_DSYNC.
-        sync: flags.contains(OFlags::DSYNC),
+        sync: flags.contains(DSYNC),
     }
 }
 

@@ -15,17 +15,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fuser::FileHandle;
 use parking_lot::Mutex;
 use proto::ids::FileId;
-use proto::record::Kind;
 
 use crate::error::FsError;
+use crate::tree::entry::KindTag;
 use crate::types::DirEntry;
 
 /// All open directories.
 #[derive(Debug, Default)]
 pub struct OpenDirectories {
-    listings: Mutex<HashMap<u64, Arc<Mutex<Option<Arc<Listing>>>>>>,
+    listings: Mutex<HashMap<u64, Arc<Reading>>>,
     next: AtomicU64,
 }
+
+/// What a handle lists, once reading has begun.
+type Reading = Mutex<Option<Arc<Listing>>>;
 
 /// A directory as it was at one moment.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ pub struct Line<'a> {
     /// The inode.
     pub file: FileId,
     /// Its kind; `None` for "." and "..".
-    pub kind: Option<&'a Kind>,
+    pub kind: Option<KindTag>,
 }
 
 impl Listing {
@@ -60,7 +63,7 @@ impl Listing {
             next_offset,
             name: entry.name.as_bytes(),
             file: entry.file,
-            kind: Some(&entry.kind),
+            kind: Some(entry.kind),
         });
         [dot, dot_dot].into_iter().chain(entries).skip(usize::try_from(offset).unwrap_or(usize::MAX))
     }

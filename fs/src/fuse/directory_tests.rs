@@ -8,7 +8,7 @@ fn listing(names: &[&str]) -> Listing {
     let entry = |(index, name): (usize, &&str)| DirEntry {
         name: Name::new(name.as_bytes()).expect("a name"),
         file: FileId(100 + index as u64),
-        kind: Kind::Regular,
+        kind: KindTag::Regular,
     };
     Listing { dir: DIR, parent: FileId::ROOT, entries: names.iter().enumerate().map(entry).collect() }
 }

@@ -1,7 +1,8 @@
 //! Translates between the kernel and the volume, and does nothing else. The only user of `fuser`.
 //!
 //! - [`session`]: mounts, ends, and tells the kernel what replay changed.
-//! - `adapter`: one method per kind of request: arguments in, one call of the volume, answer out.
+//! - `requests`: one method per kind of request: arguments in, one call of the volume, answer out.
+//! - `adapter`: what they share.
 //! - `answer`: results as answers.
 //! - `open_file`: what opening and creating take.
 //! - `opening`: opens and releases; holds what the kernel may read without us.
@@ -29,6 +30,7 @@ mod mount_point;
 mod open_file;
 mod open_mode;
 mod opening;
+mod requests;
 pub mod session;
 mod waits;
 

@@ -159,9 +159,10 @@ pub fn source_of_store(store: &Path) -> String {
     source
 }
 
-/// The store behind a mount, from its source in /proc/mounts; `None` if it is no mount of ours.
+/// The store behind a mount, from its source in /proc/mounts (where `#` stands as `\043`); `None` if it is no mount of ours.
 pub fn store_of_source(source: &str) -> Option<PathBuf> {
-    let mut rest = source.strip_prefix(SOURCE_PREFIX)?.as_bytes();
+    let source = unescape_octal(source.as_bytes());
+    let mut rest = source.strip_prefix(SOURCE_PREFIX.as_bytes())?;
     let mut bytes = Vec::with_capacity(rest.len());
     while let [first, after @ ..] = rest {
         if *first == b'%' {

@@ -64,6 +64,11 @@ fn a_mount_is_found_in_the_kernels_table() {
 }
 
 #[test]
+fn the_kernels_escapes_are_undone() {
+    assert_eq!(store_of_source("syncline\\043/srv/a%20b"), Some(PathBuf::from("/srv/a b")));
+}
+
+#[test]
 fn a_source_that_is_not_ours_names_no_store() {
     for other in ["/dev/fuse", "syncline#%", "syncline#%4", "syncline#%zz"] {
         assert_eq!(store_of_source(other), None, "{other}");

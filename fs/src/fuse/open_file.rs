@@ -23,12 +23,12 @@ impl Adapter {
         register: impl FnOnce(&File) -> io::Result<BackingId>,
     ) -> Result<(OpenHandle, Admitted), FsError> {
         let wanted = data::open_flags(flags);
-        // Truncation takes suid away from whoever may not keep it. The kernel says so in a bit of OPEN that fuser hides, so
-        // it is done as the change of size that it is, with the caller's name. Root may keep it (CAP_FSETID).
-        let truncate_as_caller = wanted.truncate && caller.uid != 0;
-        let handle =
-            self.volume.open(file, OpenFlags { truncate: wanted.truncate && !truncate_as_caller, ..wanted })?;
-        if truncate_as_caller {
+        // Truncation takes suid and sgid away from whoever may not keep them. The kernel says so in a bit of OPEN that fuser hides.
+        // So where there is something to take away, it is done as the change of size that it is, with the caller's name. Root may
+        // keep them (CAP_FSETID).
+        let as_caller = wanted.truncate && caller.uid != 0 && self.volume.getattr(file)?.perms.mode & 0o6000 != 0;
+        let handle = self.volume.open(file, OpenFlags { truncate: wanted.truncate && !as_caller, ..wanted })?;
+        if as_caller {
             let empty = SetAttr { size: Some(0), ..SetAttr::default() };
             if let Err(error) = self.volume.setattr(caller, file, empty) {
                 self.give_up(handle);
