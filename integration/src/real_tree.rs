@@ -91,7 +91,8 @@ impl Maker {
 
     /// Half of the bytes lie in the few large files. Every other file compresses, like text; the rest doesn't, like weights.
     fn content(&mut self, file: &mut File, number: u64) -> io::Result<()> {
-        let mean = if number.is_multiple_of(LARGE_ONE_IN) { self.mean_bytes * LARGE_ONE_IN / 2 } else { self.mean_bytes / 2 };
+        let mean =
+            if number.is_multiple_of(LARGE_ONE_IN) { self.mean_bytes * LARGE_ONE_IN / 2 } else { self.mean_bytes / 2 };
         let mut left = self.seed.between(mean / 2, mean * 3 / 2);
         let word = self.seed.bytes(24);
         let mut chunk = vec![0; 1 << 16];

@@ -194,7 +194,9 @@ impl Model {
                 content[from..to].copy_from_slice(bytes);
             }),
             Operation::Append { path, bytes } => self.change_content(path, |content| content.extend_from_slice(bytes)),
-            Operation::Truncate { path, size } => self.change_content(path, |content| content.resize(*size as usize, 0)),
+            Operation::Truncate { path, size } => {
+                self.change_content(path, |content| content.resize(*size as usize, 0))
+            }
             Operation::Empty { path } => self.change_content(path, Vec::clear),
             Operation::Fsync { .. } => {}
             Operation::Unlink { path } | Operation::Rmdir { path } => {

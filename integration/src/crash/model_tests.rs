@@ -54,7 +54,10 @@ fn one_lost_operation_is_noticed() {
         }
     }
     let traceless = |o: &Operation| {
-        matches!(o, Operation::Fsync { .. } | Operation::Chmod { .. } | Operation::Empty { .. } | Operation::SetXattr { .. })
+        matches!(
+            o,
+            Operation::Fsync { .. } | Operation::Chmod { .. } | Operation::Empty { .. } | Operation::SetXattr { .. }
+        )
     };
     assert!(missed.iter().all(traceless) && missed.len() < 10, "{missed:?}");
 }

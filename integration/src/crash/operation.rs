@@ -52,9 +52,7 @@ impl Operation {
     pub fn run(&self, root: &Path) -> io::Result<()> {
         let at = |path: &PathBuf| root.join(path);
         match self {
-            Self::Create { path } => {
-                File::options().write(true).create_new(true).mode(0o644).open(at(path)).map(drop)
-            }
+            Self::Create { path } => File::options().write(true).create_new(true).mode(0o644).open(at(path)).map(drop),
             Self::Write { path, offset, bytes } => {
                 let file = OpenOptions::new().write(true).open(at(path))?;
                 whole(file.write_at(bytes, *offset)?, bytes)
