@@ -33,17 +33,23 @@ struct Line<'a> {
     ours_median: Option<f64>,
     ext4_median: Option<f64>,
     ratio: Option<f64>,
-    best_rival: &'static str,
+    best_rival: Option<&'static str>,
 }
 
 /// All figures of a run, in the order in which they first came.
-#[derive(Default)]
 pub struct Report {
+    /// A smaller amount of work can't be held against a rival's time for all of it.
+    scaled_down: bool,
     figures: Vec<Figure>,
     places: BTreeMap<(&'static str, &'static str), usize>,
 }
 
 impl Report {
+    /// An empty report; of less work than the rivals were measured with, if `scaled_down`.
+    pub fn new(scaled_down: bool) -> Self {
+        Self { scaled_down, figures: Vec::new(), places: BTreeMap::new() }
+    }
+
     /// Adds one repetition's values.
     pub fn add(&mut self, work: &'static str, measure: &'static str, unit: &'static str, ours: f64, ext4: Option<f64>) {
         let place = *self.places.entry((work, measure)).or_insert_with(|| {
@@ -58,38 +64,33 @@ impl Report {
     pub fn write_json(&self, path: &Path) -> io::Result<()> {
         let mut file = File::create(path)?;
         for figure in &self.figures {
-            serde_json::to_writer(&mut file, &figure.line())?;
+            serde_json::to_writer(&mut file, &self.line(figure))?;
             file.write_all(b"\n")?;
         }
         file.flush()
     }
 
     /// The table, with medians.
-    pub fn table(&self, scaled_down: bool) -> String {
-        let mut text = format!(
-            "{:<17} {:<18} {:>12} {:>12} {:>7}  best rival\n",
-            "work", "measure", "ours", "ext4", "ratio"
-        );
+    pub fn table(&self) -> String {
+        let mut text =
+            format!("{:<17} {:<18} {:>12} {:>12} {:>7}  best rival\n", "work", "measure", "ours", "ext4", "ratio");
         for figure in &self.figures {
-            let line = figure.line();
+            let line = self.line(figure);
             let value = |v: Option<f64>| v.map_or("-".into(), |v| format!("{} {}", significant(v), figure.unit));
             let ratio = line.ratio.map_or("-".into(), |ratio| format!("{}x", significant(ratio)));
-            // A smaller amount of work can't be held against a rival's time for all of it.
-            let rival = if scaled_down { "(not at this size)" } else { line.best_rival };
+            let rival = line.best_rival.unwrap_or("(not at this size)");
             let (ours, ext4) = (value(line.ours_median), value(line.ext4_median));
             text += &format!("{:<17} {:<18} {ours:>12} {ext4:>12} {ratio:>7}  {rival}\n", figure.work, figure.measure);
         }
         text
     }
-}
 
-impl Figure {
-    fn line(&self) -> Line<'_> {
-        let (ours_median, ext4_median) = (median(&self.ours), median(&self.ext4));
+    fn line<'f>(&self, figure: &'f Figure) -> Line<'f> {
+        let (ours_median, ext4_median) = (median(&figure.ours), median(&figure.ext4));
         // Within one repetition both had the same weather: so the median of the ratios, not the ratio of the medians.
-        let ratios: Vec<f64> = self.ours.iter().zip(&self.ext4).map(|(ours, ext4)| ours / ext4).collect();
-        let best_rival = rivals::best(self.work, self.measure);
-        Line { figure: self, ours_median, ext4_median, ratio: median(&ratios), best_rival }
+        let ratios: Vec<f64> = figure.ours.iter().zip(&figure.ext4).map(|(ours, ext4)| ours / ext4).collect();
+        let best_rival = (!self.scaled_down).then(|| rivals::best(figure.work, figure.measure));
+        Line { figure, ours_median, ext4_median, ratio: median(&ratios), best_rival }
     }
 }
 
@@ -133,12 +134,12 @@ mod tests {
 
     #[test]
     fn figures_stand_beside_ext4_and_the_rival() {
-        let mut report = Report::default();
+        let mut report = Report::new(false);
         for (ours, ext4) in [(1.0, 0.5), (3.0, 1.0), (2.0, 1.0)] {
-            report.add("1 GiB", "written", "s", ours, Some(ext4));
+            report.add("large file", "written", "s", ours, Some(ext4));
         }
         report.add("lag", "p50", "ms", 12.345, None);
-        let table = report.table(false);
+        let table = report.table();
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[1].contains("2.00 s") && lines[1].contains("1.00 s") && lines[1].contains("2.00x"), "{table}");
         assert!(lines[1].contains("Syncthing"), "{table}");

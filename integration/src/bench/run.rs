@@ -34,6 +34,8 @@ pub struct Plan {
     pub touch_bytes: u64,
     /// Stores of A and B, and the baseline's directory, all on existing file systems; none: fresh ones are made.
     pub places: Option<[PathBuf; 3]>,
+    /// Whether this is less work than the rivals were measured with.
+    pub scaled_down: bool,
     /// Where images of fresh file systems are put.
     pub images: PathBuf,
 }
@@ -50,6 +52,7 @@ impl Plan {
             disk_bytes: 8 << 30,
             touch_bytes: 6 << 30,
             places: None,
+            scaled_down: false,
             images,
         }
     }
@@ -64,6 +67,7 @@ impl Plan {
             lag: Duration::from_secs(3),
             disk_bytes: 2 << 30,
             touch_bytes: 256 << 20,
+            scaled_down: true,
             ..Self::full(images)
         }
     }
@@ -86,7 +90,7 @@ pub fn run(plan: &Plan) -> Report {
     fs::create_dir_all(&baseline).or_fail(baseline.display());
     let limit = Some(LEVEL_LIMIT * 6);
     let cluster = Cluster::start(2, Options { stores: vec![store_a, store_b], limit });
-    let mut bench = Bench { plan, baseline, cluster, report: Report::default(), caches: true };
+    let mut bench = Bench { plan, baseline, cluster, report: Report::new(plan.scaled_down), caches: true };
     if !bench.cluster.site(0).status().passthrough {
         eprintln!("note: the mount has no kernel passthrough; reads will be slower than they could");
     }
@@ -137,16 +141,16 @@ impl Bench<'_> {
         let identical = start.elapsed().as_secs_f64();
         let cpu = (self.cpu_seconds() - cpu) * 1024.0 / mib as f64;
         same_content(&plain, &self.at(1, "large"));
-        self.report.add("1 GiB", "written", "s", written, Some(ext4));
-        self.report.add("1 GiB", "identical at B", "s", identical, Some(ext4));
-        self.report.add("1 GiB", "CPU, both daemons", "s/GiB", cpu, None);
+        self.report.add("large file", "written", "s", written, Some(ext4));
+        self.report.add("large file", "identical at B", "s", identical, Some(ext4));
+        self.report.add("large file", "CPU, both daemons", "s/GiB", cpu, None);
         let speed = |elapsed: Duration| mib as f64 / elapsed.as_secs_f64();
         for temperature in self.temperatures() {
             self.prepare(temperature);
             let ext4 = speed(workload::read_large(&plain, mib));
             self.prepare(temperature);
             let ours = speed(workload::read_large(&here, mib));
-            self.report.add("read 1 GiB", temperature, "MiB/s", ours, Some(ext4));
+            self.report.add("read large file", temperature, "MiB/s", ours, Some(ext4));
         }
         self.remove(&plain, "large");
     }

@@ -38,7 +38,7 @@ fn main() {
     plan.places = arguments.places.and_then(|places| places.try_into().ok());
     let report = run(&plan);
     report.write_json(&arguments.output).or_fail(format_args!("cannot write {}", arguments.output.display()));
-    println!("{}", report.table(arguments.quick));
+    println!("{}", report.table());
     if arguments.quick {
         println!("A smoke run: the amounts are small, the figures mean little.");
     }
