@@ -21,6 +21,8 @@ use crate::status::Status;
 /// How long a daemon may take to mount, recovery included, and to stop.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// Sets the daemon's log level.
+const LOG_VARIABLE: &str = "SYNCLINE_LOG";
 /// Lines of the log that are shown on failure.
 const LOG_LINES: usize = 60;
 
@@ -105,8 +107,8 @@ impl Site {
         let errors = log.try_clone().or_fail("cannot share the log");
         let mut command = Command::new(binary::syncline());
         command.arg("mount").arg("--config").arg(&self.config).arg(&self.mountpoint).arg("--foreground");
-        if std::env::var_os("RUST_LOG").is_none() {
-            command.env("RUST_LOG", "info");
+        if std::env::var_os(LOG_VARIABLE).is_none() {
+            command.env(LOG_VARIABLE, "info");
         }
         // A crash of the daemon must leave its reason in the log.
         command.env("RUST_BACKTRACE", "1");

@@ -11,8 +11,10 @@ pub struct Status {
     pub site: String,
     /// Where it is mounted.
     pub mountpoint: String,
-    /// True when the kernel reads and writes objects without asking the daemon.
-    pub passthrough: bool,
+    /// `passthrough` when the kernel reads files from the store directly, `cached` when through the daemon.
+    pub mode: String,
+    /// The daemon's process.
+    pub pid: u32,
     /// The other sites.
     pub peers: Vec<Peer>,
 }
@@ -27,7 +29,6 @@ pub struct Peer {
     /// True while the connection stands.
     pub connected: bool,
     /// Why not, when it doesn't.
-    #[serde(default)]
     pub error: Option<String>,
     /// Age of the oldest record that it has not acknowledged.
     pub lag_seconds: f64,
@@ -36,10 +37,8 @@ pub struct Peer {
     /// Their bytes.
     pub behind_bytes: u64,
     /// At what rate it catches up.
-    #[serde(default)]
-    pub rate_bytes_per_second: Option<f64>,
-    /// When it will be level.
-    #[serde(default)]
+    pub rate_bytes_per_second: f64,
+    /// When it will be level; none when that can't be told.
     pub eta_seconds: Option<f64>,
 }
 
@@ -47,6 +46,11 @@ impl Status {
     /// The peer of this name.
     pub fn peer(&self, name: &str) -> Option<&Peer> {
         self.peers.iter().find(|peer| peer.name == name)
+    }
+
+    /// True when the kernel reads files from the store directly.
+    pub fn is_passthrough(&self) -> bool {
+        self.mode == "passthrough"
     }
 
     /// True when every peer has acknowledged everything.

@@ -26,7 +26,7 @@ fn assert_refused(output: &Output, code: i32, words: &[&str]) {
 
 #[test]
 fn wrong_use_is_64_and_help_is_0() {
-    for wrong in [&["no-such-command"][..], &["mount"], &["init", "--no-such-option"], &["wait"]] {
+    for wrong in [&["no-such-command"][..], &["mount"], &["init", "--no-such-option"], &["wait", "--timeout", "soon"]] {
         assert_eq!(syncline(wrong).status.code(), Some(64), "{wrong:?}: {}", show(&syncline(wrong)));
     }
     let help = syncline(&["--help"]);
@@ -116,6 +116,27 @@ fn a_second_daemon_on_a_store_is_refused() {
     assert_eq!(fs::read(site.path("alive")).unwrap(), b"yes");
 }
 
+/// Scripts read these names.
+#[test]
+fn status_as_json_has_the_promised_fields() {
+    let cluster = Cluster::start(2, Options::default());
+    let output = cluster.site(0).cli(&["status", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for field in ["volume", "site", "mountpoint", "mode", "pid", "peers"] {
+        assert!(json.get(field).is_some(), "no {field}: {json}");
+    }
+    let peer = &json["peers"][0];
+    let numbers = ["lag_seconds", "behind_records", "behind_bytes", "rate_bytes_per_second", "eta_seconds"];
+    for field in ["name", "site", "address", "connected", "error", "lanes"].iter().chain(&numbers) {
+        assert!(peer.get(field).is_some(), "no {field} of the peer: {json}");
+    }
+    assert_eq!((json["volume"].as_str(), json["site"].as_str()), (Some("test"), Some("a")));
+    assert_eq!(peer["name"].as_str(), Some("b"));
+    let people = cluster.site(0).cli(&["status"]);
+    assert_eq!(people.status.code(), Some(0), "{}", show(&people));
+}
+
 #[test]
 fn commands_on_what_is_no_mount_say_so() {
     let dir = tempfile::tempdir().unwrap();
@@ -149,6 +170,9 @@ fn mount_in_the_background_answers_when_it_returns() {
     let output = syncline(&["mount", "--config", config, mountpoint]);
     let mounted = integration::site::is_mounted(&site.mountpoint);
     let wrote = fs::write(site.path("file"), "x");
+    if mounted {
+        integration::reaper::note(integration::reaper::Debris::Group(site.status().pid));
+    }
     let unmounted = syncline(&["unmount", mountpoint]);
     integration::site::unmount_dead(&site.mountpoint);
     assert_eq!(output.status.code(), Some(0), "{}", show(&output));
