@@ -230,6 +230,9 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            if let Some(status) = self.exited() {
+                eprintln!("the daemon of site {} had ended by itself: {status}", self.name);
+            }
             eprintln!("{}", self.log_end());
         }
         self.kill();
