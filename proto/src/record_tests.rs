@@ -58,12 +58,8 @@ fn any_seen() -> impl Strategy<Value = SeenEntry> {
 }
 
 fn any_move() -> impl Strategy<Value = Move> {
-    (any_position(), any_file(), any_file(), any_name()).prop_map(|(entry, file, parent, name)| Move {
-        entry: EntryId(entry),
-        file,
-        parent,
-        name,
-    })
+    (any_position(), any_file(), any_file(), any_file(), any_name())
+        .prop_map(|(entry, file, from, parent, name)| Move { entry: EntryId(entry), file, from, parent, name })
 }
 
 fn any_edit() -> impl Strategy<Value = Edit> {
