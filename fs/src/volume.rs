@@ -65,6 +65,12 @@ pub enum OpenError {
         /// The store's directory.
         store: PathBuf,
     },
+    /// The site was joining, and did not get the whole snapshot.
+    #[error("{} holds a store that never got all of the volume; remove it and join again with a new token", store.display())]
+    Joining {
+        /// The store's directory.
+        store: PathBuf,
+    },
     /// The file system below failed.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
@@ -206,6 +212,9 @@ impl Volume {
         });
         meta::Run { clean: false, boot, ..last }.save(&volume.db)?;
         volume.redo_journal(recovered)?;
+        if volume.is_joining()? {
+            return Err(OpenError::Joining { store: store.to_owned() });
+        }
         // Extents of recovered batches may be in the page cache only; from here on a flush of the journal vouches for them.
         dirty.flush_all().map_err(io("flush the objects below", store))?;
         volume.journal.start(Box::new(move || dirty.flush()))?;

@@ -105,7 +105,7 @@ fn the_largest_records_fit() {
     let one = Move { entry: EntryId(position()), file, parent: file, name };
     let op = Op::Rename {
         moves: vec![one; 4096],
-        replaces: vec![SeenEntry { entry: EntryId(position()), stamp: stamp() }; 4096],
+        replaces: vec![SeenEntry { entry: EntryId(position()), stamp: stamp(), content: stamp() }; 4096],
         time: Time { secs: i64::MIN, nanos: 999_999_999 },
     };
     let rename = Record { seq: Seq(1), hlc: Hlc(u64::MAX), deps: vec![position(); 4096], op };

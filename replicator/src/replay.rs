@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fs::volume::{Lsn, ReplayError, Replayed};
+use fs::journal::Lsn;
+use fs::replay::{ReplayError, Replayed};
 use proto::grpc::{self, AckFrame, ack_frame};
 use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId};
 use proto::record::Record;
