@@ -89,6 +89,8 @@ pub struct Move {
     pub entry: EntryId,
     /// The file that it names.
     pub file: FileId,
+    /// Its directory until now, as the mover saw it.
+    pub from: FileId,
     /// Its directory from now on.
     pub parent: FileId,
     /// Its name from now on.
@@ -329,6 +331,7 @@ impl Op {
                 for item in moves {
                     put_position(out, item.entry.0);
                     put_file(out, item.file);
+                    put_file(out, item.from);
                     put_file(out, item.parent);
                     codec::put_bytes(out, item.name.as_bytes());
                 }
@@ -383,6 +386,7 @@ impl Op {
                     Ok(Move {
                         entry: EntryId(position(reader)?),
                         file: file(reader)?,
+                        from: file(reader)?,
                         parent: file(reader)?,
                         name: name(reader)?,
                     })

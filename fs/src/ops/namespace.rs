@@ -113,14 +113,19 @@ impl Volume {
         }
         refuse_loop(&txn, &source, new_parent)?;
         let mut touched = vec![from.created, to.created, source.stamp];
-        let mut moves =
-            vec![Move { entry: source.entry, file: source.file, parent: new_parent, name: new_name.clone() }];
+        let mut moves = vec![Move {
+            entry: source.entry,
+            file: source.file,
+            from: parent,
+            parent: new_parent,
+            name: new_name.clone(),
+        }];
         let mut replaces = Vec::new();
         if let Some(target) = target {
             if mode == RenameMode::Exchange {
                 refuse_loop(&txn, &target, parent)?;
                 touched.push(target.stamp);
-                moves.push(Move { entry: target.entry, file: target.file, parent, name });
+                moves.push(Move { entry: target.entry, file: target.file, from: new_parent, parent, name });
             } else {
                 check_replace(&txn, &source, &target)?;
                 replaces = removable(&txn, &targets)?;

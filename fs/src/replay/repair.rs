@@ -85,7 +85,7 @@ impl Volume {
             let Some((parent, name)) = place_to_go(&txn, &entry, &inode)? else { break };
             touched.extend([entry.stamp, inode.created]);
             tracing::info!(file = %entry.file, name = ?name, "an entry that another site removed or moved goes back");
-            moves.push(Move { entry: id, file: entry.file, parent, name });
+            moves.push(Move { entry: id, file: entry.file, from: entry.parent, parent, name });
             let above = txn.inode(parent)?;
             next = above.filter(|above| !above.is_linked(parent)).and_then(|above| above.entry);
         }

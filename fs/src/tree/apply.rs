@@ -9,6 +9,7 @@
 
 use proto::hlc::Stamp;
 use proto::ids::{EntryId, FileId, Position};
+use proto::name::Name;
 use proto::record::{Move, Op, Perms, SeenEntry, Time};
 
 use super::content;
@@ -49,15 +50,13 @@ pub fn apply(txn: &mut Txn<'_>, stamp: Stamp, op: &Op) -> Result<content::Decisi
             let mut inode = Inode::new(kind.clone(), *perms, stamp, *time);
             inode.entry = inode.is_dir().then_some(EntryId(stamp.position));
             txn.put_inode(*file, &inode);
-            let to = Move { entry: EntryId(stamp.position), file: *file, parent: *parent, name: name.clone() };
-            place(txn, stamp, &to, *time)?;
+            place_new(txn, stamp, *file, *parent, name, *time)?;
         }
         Op::Link { file, parent, name, time } => {
             if txn.inode(*file)?.is_some_and(|inode| inode.is_dir()) {
                 return Err(ApplyError::Refused(format!("directory {file} cannot have a second name")));
             }
-            let to = Move { entry: EntryId(stamp.position), file: *file, parent: *parent, name: name.clone() };
-            place(txn, stamp, &to, *time)?;
+            place_new(txn, stamp, *file, *parent, name, *time)?;
         }
         Op::Remove { parent, entries, time } => {
             for seen in entries {
@@ -71,6 +70,8 @@ pub fn apply(txn: &mut Txn<'_>, stamp: Stamp, op: &Op) -> Result<content::Decisi
             }
             for to in moves {
                 place(txn, stamp, to, *time)?;
+                touch_directory(txn, to.from, stamp, *time)?;
+                touch_directory(txn, to.parent, stamp, *time)?;
             }
             for to in moves {
                 note_cycle(txn, to.file)?;
@@ -93,6 +94,20 @@ pub fn apply(txn: &mut Txn<'_>, stamp: Stamp, op: &Op) -> Result<content::Decisi
     Ok(content::Decision::Nothing)
 }
 
+/// Puts a new entry in its place.
+fn place_new(
+    txn: &mut Txn<'_>,
+    stamp: Stamp,
+    file: FileId,
+    parent: FileId,
+    name: &Name,
+    time: Time,
+) -> Result<(), ApplyError> {
+    let to = Move { entry: EntryId(stamp.position), file, from: parent, parent, name: name.clone() };
+    place(txn, stamp, &to, time)?;
+    Ok(touch_directory(txn, parent, stamp, time)?)
+}
+
 /// Puts an entry where the move says, unless something later happened to it.
 fn place(txn: &mut Txn<'_>, stamp: Stamp, to: &Move, time: Time) -> Result<(), ApplyError> {
     let Some(mut inode) = txn.inode(to.file)? else { return Ok(()) };
@@ -113,7 +128,6 @@ fn place(txn: &mut Txn<'_>, stamp: Stamp, to: &Move, time: Time) -> Result<(), A
     match &old {
         Some(old) if old.is_alive() => {
             detach(txn, to.entry, old, inode.is_dir())?;
-            touch_directory(txn, old.parent, stamp, time)?;
         }
         _ => {
             inode.nlink += 1;
@@ -131,7 +145,6 @@ fn place(txn: &mut Txn<'_>, stamp: Stamp, to: &Move, time: Time) -> Result<(), A
     if inode.is_dir() {
         count_subdir(txn, to.parent, 1)?;
     }
-    touch_directory(txn, to.parent, stamp, time)?;
     txn.invalidations.push(Invalidation::Attr { file: to.file });
     Ok(())
 }
@@ -153,7 +166,6 @@ fn remove(txn: &mut Txn<'_>, removal: Stamp, seen: &SeenEntry, time: Time) -> Re
     }
     let Some(mut inode) = txn.inode(entry.file)? else { return Ok(()) };
     detach(txn, seen.entry, &entry, inode.is_dir())?;
-    touch_directory(txn, entry.parent, removal, time)?;
     inode.nlink = inode.nlink.saturating_sub(1);
     inode.touch(time);
     if inode.nlink == 0 {
@@ -213,6 +225,8 @@ fn count_subdir(txn: &mut Txn<'_>, directory: FileId, change: i32) -> Result<(),
     Ok(())
 }
 
+/// Sets a directory's times. The directories that a record touches are those that it names, whatever it finds here: so the times are
+/// the same at every site, too.
 fn touch_directory(txn: &mut Txn<'_>, directory: FileId, stamp: Stamp, time: Time) -> Result<(), FsError> {
     if let Some(mut inode) = txn.inode(directory)? {
         inode.set_mtime(time, stamp);
