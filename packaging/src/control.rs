@@ -5,6 +5,7 @@
 //! user and root are answered. Lines are limited in length, and both ends in time.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ use report::{Report, WaitOutcome};
 pub const VERSION: u32 = 1;
 /// The longest line either way, in bytes. A status with a hundred peers has some tens of thousands.
 pub const MAX_LINE_BYTES: u64 = 4 << 20;
+
+/// The longest wait that can be asked for: longer than anybody waits, and short enough to count with.
+pub const MAX_WAIT: Duration = Duration::from_secs(366 * 86_400);
 
 const SOCKET: &str = "control.sock";
 

@@ -22,7 +22,7 @@ mod site;
 mod tree;
 
 /// How often a line about the lag is printed.
-const LINE_INTERVAL: Duration = Duration::from_millis(250);
+const LINE_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the second site may take to get everything.
 const LEVEL_LIMIT: Duration = Duration::from_secs(120);
 
@@ -79,9 +79,9 @@ struct Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        let ended = self.sites.drain(..).map(|mut site| site.end()).fold(true, |all, ended| all && ended);
+        let left = self.sites.drain(..).filter_map(|mut site| (!site.end()).then_some(site.mountpoint.clone())).count();
         let Some(directory) = self.directory.take() else { return };
-        if !ended {
+        if left > 0 {
             // Removing a directory with a mount in it would remove what is in the mount.
             eprintln!("syncline: a mount could not be removed; see {}", directory.keep().display());
         }
@@ -104,8 +104,9 @@ fn show(stage: &mut Stage, interrupt: &Interrupt) -> Result<Verdict, DemoError> 
 
     say("3. files are written at berlin, and arrive at tokyo:")?;
     let written = fill(berlin, interrupt)?;
-    say(&format!("   {} files, {} written", written.files, human_bytes(written.bytes)))?;
     let start = Instant::now();
+    let size = human_bytes(written.bytes);
+    say(&format!("   all {} files ({size}) are written; {}", written.files, distance(&berlin.peer()?)))?;
     berlin.wait(LEVEL_LIMIT)?;
     say(&format!("   tokyo has all of it {} after the last write", human_seconds(start.elapsed().as_secs_f64())))?;
 
@@ -139,12 +140,8 @@ fn fill(berlin: &DemoSite, interrupt: &Interrupt) -> Result<tree::Written, DemoE
                 Err(RecvTimeoutError::Disconnected) => return Err(DemoError::Interrupted),
             }
             interrupt.check()?;
-            let files = progress.load(Ordering::Relaxed);
-            say(&format!(
-                "   {:>5.2} s  {files:>3} files written, {}",
-                start.elapsed().as_secs_f64(),
-                distance(&berlin.peer()?)
-            ))?;
+            let (elapsed, files) = (start.elapsed().as_secs_f64(), progress.load(Ordering::Relaxed));
+            say(&format!("   {elapsed:>5.2} s  {files:>3} files written, {}", distance(&berlin.peer()?)))?;
         }
     })
 }

@@ -26,7 +26,7 @@ pub struct FilterError(tracing_subscriber::filter::ParseError);
 /// Logs to standard error.
 pub fn to_stderr(level: Level) -> Result<(), FilterError> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(io::stderr);
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
+    if is_journal() {
         // A second initialisation is the caller's mistake and harmless: the first stays.
         let _ = builder.without_time().with_ansi(false).try_init();
     } else {
@@ -42,10 +42,17 @@ pub fn to_file(level: Level, log: LogFile) -> Result<(), FilterError> {
     Ok(())
 }
 
+/// systemd tells device and inode of the stream that it reads; a program started by a service may have another one.
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
 fn filter(level: Level) -> Result<EnvFilter, FilterError> {
     match std::env::var(VARIABLE) {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(text).map_err(FilterError),
-        _ => EnvFilter::try_new(level.to_string()).map_err(FilterError),
+        // fuser warns of unmounting what is unmounted already; what matters comes back to us as an error.
+        _ => EnvFilter::try_new(format!("{level},fuser=error")).map_err(FilterError),
     }
 }
 

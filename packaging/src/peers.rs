@@ -141,7 +141,7 @@ fn peer_report(peer: &PeerStatus, incoming: Option<&IncomingStatus>) -> PeerRepo
         behind_records: lanes.iter().map(|lane| lane.behind_records).sum(),
         behind_bytes: lanes.iter().map(|lane| lane.behind_bytes).sum(),
         rate_bytes_per_second: peer.rate_bytes_per_second,
-        eta_seconds: peer.eta_seconds,
+        eta_seconds: peer.eta_seconds.filter(|_| peer.connected),
         lanes,
         incoming: incoming.map(incoming_report),
     }

@@ -1,12 +1,18 @@
 //! `syncline invite`: a token for a new site.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::{CommandResult, Outcome, print_line};
+use super::{CommandResult, Outcome, Usage, print_line};
 use crate::config::Config;
 use crate::control::client::{PROMPT, call};
 use crate::control::{Reply, Request};
 use crate::units::Span;
+
+/// Time to carry a token over.
+const SHORTEST: Span = Span(Duration::from_secs(1));
+/// A token that is forgotten should not be a door for long.
+const LONGEST: Span = Span(Duration::from_secs(30 * 86_400));
 
 /// Print a token with which one new site can join
 ///
@@ -26,6 +32,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> CommandResult {
+    if !(SHORTEST..=LONGEST).contains(&args.valid) {
+        return Err(Usage(format!("--valid: {} is outside {SHORTEST} to {LONGEST}", args.valid)).into());
+    }
     let config = Config::load(&args.config)?;
     let valid_ms = u64::try_from(args.valid.0.as_millis())?;
     match call(&config.store, Request::Invite { valid_ms }, PROMPT)? {

@@ -20,7 +20,7 @@ pub fn render(report: &Report) -> String {
             "  daemon   pid {}, version {}, up {}",
             report.pid,
             report.version,
-            human_seconds(report.uptime_seconds as f64)
+            human_seconds(report.uptime_seconds.max(1) as f64)
         ),
         String::new(),
     ];

@@ -1,12 +1,11 @@
 //! `syncline wait`: until the peers are level.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::{CommandResult, Outcome};
 use crate::control::client::{PROMPT, call};
 use crate::control::report::WaitOutcome;
-use crate::control::{Reply, Request};
+use crate::control::{MAX_WAIT, Reply, Request};
 use crate::mounts;
 use crate::units::{Span, human_bytes};
 
@@ -33,9 +32,9 @@ pub struct Args {
 
 pub fn run(args: &Args) -> CommandResult {
     let (_, store) = mounts::find(&args.path)?;
-    let timeout: Duration = args.timeout.0;
+    let timeout = args.timeout.0.min(MAX_WAIT);
     let request = Request::Wait { peer: args.peer.clone(), timeout_ms: u64::try_from(timeout.as_millis())? };
-    match call(&store, request, timeout.saturating_add(PROMPT))? {
+    match call(&store, request, timeout + PROMPT)? {
         Reply::Waited { outcome } if outcome.is_level() => Ok(Outcome::Done),
         Reply::Waited { outcome } => {
             eprintln!("syncline: not level after {}:\n{}", args.timeout, laggards(&outcome));

@@ -9,7 +9,7 @@ use proto::ids::FileId;
 
 use super::report::Report;
 use super::server::Service;
-use super::{Reply, Request};
+use super::{MAX_WAIT, Reply, Request};
 use crate::busy;
 use crate::daemon::Site;
 
@@ -18,7 +18,9 @@ impl Service for Site {
         match request {
             Request::Ping => Reply::Pong { pid: std::process::id() },
             Request::Status => status(self).await,
-            Request::Wait { peer, timeout_ms } => wait(self, peer, Duration::from_millis(timeout_ms)).await,
+            Request::Wait { peer, timeout_ms } => {
+                wait(self, peer, Duration::from_millis(timeout_ms).min(MAX_WAIT)).await
+            }
             Request::Invite { valid_ms } => match self.peers.invite(Duration::from_millis(valid_ms)).await {
                 Ok(token) => Reply::Invited { token },
                 Err(error) => failed(error),

@@ -13,9 +13,10 @@ const TEXT: &str = concat!(include_str!("tree.rs"), include_str!("compare.rs"), 
 const DIRECTORIES: usize = 12;
 const FILES_EACH: usize = 16;
 /// Does not compress.
-const CHECKPOINT_BYTES: usize = 16 << 20;
+const CHECKPOINT_BYTES: usize = 32 << 20;
+const CHECKPOINTS: usize = 3;
 /// Mostly a hole.
-const SPARSE_BYTES: u64 = 256 << 20;
+const SPARSE_BYTES: u64 = 64 << 20;
 
 /// What was written.
 #[derive(Clone, Copy, Default, Debug)]
@@ -53,11 +54,13 @@ pub fn write(root: &Path, progress: &AtomicUsize) -> io::Result<Written> {
 
     // As training jobs publish what they have: never seen half.
     fs::create_dir(root.join("checkpoints"))?;
-    let unfinished = root.join("checkpoints/.step-1000.tmp");
-    file(&unfinished, &noise(CHECKPOINT_BYTES))?;
-    File::open(&unfinished)?.sync_all()?;
-    fs::rename(&unfinished, root.join("checkpoints/step-1000"))?;
-    symlink("step-1000", root.join("checkpoints/latest"))?;
+    for step in 1..=CHECKPOINTS {
+        let unfinished = root.join("checkpoints/.unfinished");
+        file(&unfinished, &noise(step as u64, CHECKPOINT_BYTES))?;
+        File::open(&unfinished)?.sync_all()?;
+        fs::rename(&unfinished, root.join(format!("checkpoints/step-{step}000")))?;
+    }
+    symlink("step-3000", root.join("checkpoints/latest"))?;
     fs::hard_link(root.join("checkpoints/step-1000"), root.join("checkpoints/best"))?;
     setxattr(root.join("checkpoints/best"), "user.demo.score", b"0.97", XattrFlags::empty())?;
 
@@ -72,9 +75,9 @@ pub fn write(root: &Path, progress: &AtomicUsize) -> io::Result<Written> {
     Ok(written)
 }
 
-/// Bytes without a pattern (xorshift).
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+/// Bytes without a pattern (xorshift), others for each seed.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * seed + 1);
     let mut next = || {
         state ^= state << 13;
         state ^= state >> 7;
