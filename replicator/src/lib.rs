@@ -41,6 +41,10 @@ mod transport;
 pub mod watermark;
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod join_tests;
+#[cfg(test)]
 mod protocol_tests;
 #[cfg(test)]
 mod testing;

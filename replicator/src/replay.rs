@@ -171,21 +171,30 @@ impl<S: Store> Acknowledger<S> {
             };
             let Some(outcome) = outcome else { break };
             let mut applied = [None; LANES];
+            let mut stopped = [const { None }; LANES];
             let mut next = Some(outcome);
             while let Some(outcome) = next {
                 match outcome {
                     Outcome::Applied { lane, point, lsn } => {
                         applied[lane as usize] = Some(point);
+                        stopped[lane as usize] = None;
                         *self.undurable = self.undurable.max(Some(lsn));
                     }
-                    Outcome::Stopped { lane, point, reason } => self.tell_stopped(lane, point, reason).await,
+                    Outcome::Stopped { lane, point, reason } => stopped[lane as usize] = Some((point, reason)),
                 }
                 next = outcomes.try_recv().ok();
             }
-            let Some(lsn) = *self.undurable else { continue };
-            if self.make_durable(lsn, &applied).await {
+            if let Some(lsn) = *self.undurable
+                && self.make_durable(lsn, &applied).await
+            {
                 *self.undurable = None;
                 self.tell_applied(&applied).await;
+            }
+            // After what was applied: an acknowledgement means that the lane goes on.
+            for (lane, stopped) in Lane::ALL.into_iter().zip(stopped) {
+                if let Some((point, reason)) = stopped {
+                    self.tell_stopped(lane, point, reason).await;
+                }
             }
         }
     }

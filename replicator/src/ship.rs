@@ -19,6 +19,7 @@ use crate::frames::{self, FrameError};
 use crate::frontiers::Head;
 use crate::hello;
 use crate::hub::{Hub, LANES, LearnError};
+use crate::progress::Stages;
 use crate::segments::{Sealed, SegmentError};
 use crate::store::Store;
 use crate::transport::client::{self, ShipLink};
@@ -203,10 +204,24 @@ impl<S: Store> Shipper<S> {
                 }
                 Command::Send { lane, last, .. } => self.send_segment(lane, last),
                 Command::SetAcknowledged { lane, point } => {
+                    self.check_stages(lane, point.seq);
                     self.hub.acknowledge(self.peer, lane, point, &self.peer_heads);
                 }
                 Command::Disconnect { fault } => self.drop_connection(&fault.into()),
             }
+        }
+    }
+
+    /// In a connection that the engine lets stand, each stage follows on the one before.
+    fn check_stages(&self, lane: Lane, acknowledged: Seq) {
+        if cfg!(debug_assertions) {
+            let shipped = self.engine.sent(lane);
+            let head = self.hub.heads.borrow()[lane as usize];
+            // The journal is read without the watcher, which may be behind.
+            let (durable, appended) = (head.durable.max(shipped), head.appended.max(shipped));
+            let watermark = self.hub.state().watermark[lane as usize].min(acknowledged);
+            let stages = Stages { appended, durable, shipped, acknowledged, watermark };
+            assert!(stages.in_order(), "{}: {stages:?}", self.name);
         }
     }
 
@@ -267,8 +282,15 @@ impl<S: Store> Shipper<S> {
             Ok(None) => self.feed(Event::ReadFailed { lane }),
             Err(error) => {
                 let text = format!("this site can't ship lane {lane} from here on: {error}");
-                tracing::error!(peer = self.name, "{text}");
-                self.hub.peer(self.peer, |progress| progress.stopped[lane as usize] = Some(text));
+                let mut known = None;
+                let stopped = Some(text.clone());
+                self.hub.peer(self.peer, |progress| {
+                    known = std::mem::replace(&mut progress.stopped[lane as usize], stopped);
+                });
+                // It is tried again every second, and said once.
+                if known.as_ref() != Some(&text) {
+                    tracing::error!(peer = self.name, "{text}");
+                }
                 self.feed(Event::ReadFailed { lane });
             }
         }
