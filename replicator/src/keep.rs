@@ -3,10 +3,11 @@
 //! The *watcher* notices that more is appended or durable here. The *keeper* tells the store what has become of that: acknowledgements,
 //! watermarks, stable points. Both take the newest state each time, however often it changed since.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::ids::{Lane, LanePoint, SiteId};
+use proto::ids::{Lane, LanePoint, Seq, SiteId};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -35,11 +36,14 @@ pub async fn watch<S: Store>(hub: Arc<Hub<S>>, progress: Arc<Notify>) {
     }
 }
 
+/// What each peer has acknowledged of each own lane.
+type Acknowledgements = BTreeMap<(SiteId, Lane), LanePoint>;
+
 /// What the store has to be told.
 #[derive(Default)]
 struct News {
     acknowledged: Vec<(SiteId, Lane, LanePoint)>,
-    watermarks: Vec<(Lane, proto::ids::Seq)>,
+    watermarks: Vec<(Lane, Seq)>,
     own_stable: Vec<(Lane, StablePoint)>,
     their_stable: Vec<(SiteId, Lane, LanePoint)>,
 }
@@ -52,12 +56,14 @@ pub async fn keep<S: Store>(hub: Arc<Hub<S>>) {
     let mut heads = hub.heads.subscribe();
     let mut members = hub.members_changed.subscribe();
     // Acknowledgements that the store has.
-    let mut stored: std::collections::BTreeMap<(SiteId, Lane), LanePoint> = Default::default();
+    let mut stored = Acknowledgements::new();
     loop {
         let news = gather(&hub, &stored);
         if !tell(&hub, news, &mut stored).await {
-            sleep(STORE_RETRY).await;
-            continue;
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = sleep(STORE_RETRY) => continue,
+            }
         }
         tokio::select! {
             biased;
@@ -67,11 +73,14 @@ pub async fn keep<S: Store>(hub: Arc<Hub<S>>) {
             Ok(()) = heads.changed() => {}
             Ok(()) = members.changed() => {}
         }
-        [acked.mark_unchanged(), applied.mark_unchanged(), heads.mark_unchanged(), members.mark_unchanged()];
+        acked.mark_unchanged();
+        applied.mark_unchanged();
+        heads.mark_unchanged();
+        members.mark_unchanged();
     }
 }
 
-fn gather<S: Store>(hub: &Hub<S>, stored: &std::collections::BTreeMap<(SiteId, Lane), LanePoint>) -> News {
+fn gather<S: Store>(hub: &Hub<S>, stored: &Acknowledgements) -> News {
     let heads = *hub.heads.borrow();
     let mut news = News::default();
     let mut state = hub.state();
@@ -102,11 +111,7 @@ fn gather<S: Store>(hub: &Hub<S>, stored: &std::collections::BTreeMap<(SiteId, L
 }
 
 /// False if the store failed; the acknowledgements are told again then.
-async fn tell<S: Store>(
-    hub: &Arc<Hub<S>>,
-    news: News,
-    stored: &mut std::collections::BTreeMap<(SiteId, Lane), LanePoint>,
-) -> bool {
+async fn tell<S: Store>(hub: &Arc<Hub<S>>, news: News, stored: &mut Acknowledgements) -> bool {
     let News { acknowledged, watermarks, mut own_stable, their_stable } = news;
     if acknowledged.is_empty() && watermarks.is_empty() && own_stable.is_empty() && their_stable.is_empty() {
         return true;

@@ -21,21 +21,24 @@ use crate::store::{Chunks, NewStore, Store};
 
 type Key = (SiteId, Lane);
 
+/// Frontiers, and the log of each lane.
+type Applied = (BTreeMap<Key, LanePoint>, BTreeMap<Key, Vec<u64>>);
+
 #[derive(Clone, Default)]
 struct Inner {
     own: BTreeMap<Lane, Vec<Record>>,
     own_durable: BTreeMap<Lane, u64>,
     applied: BTreeMap<Key, LanePoint>,
-    /// Content of the tree: every record that was applied, in order, for each lane.
+    /// Every record that was applied, in order.
     log: BTreeMap<Key, Vec<u64>>,
-    /// How many batches there are; the state after each that is not durable yet.
+    /// How many batches there are.
     lsn: u64,
     durable_lsn: u64,
     acknowledged: BTreeMap<Key, LanePoint>,
     watermark: BTreeMap<Lane, Seq>,
     stable: BTreeMap<Key, LanePoint>,
     members: BTreeMap<SiteId, Member>,
-    /// Replay of these origins fails.
+    /// Replay fails.
     broken: bool,
     flush_blocked: bool,
     snapshot_fails_after: Option<usize>,
@@ -47,7 +50,7 @@ pub struct MemoryStore {
     dir: PathBuf,
     inner: Mutex<Inner>,
     /// What a crash leaves of the other sites' lanes.
-    durable: Mutex<(BTreeMap<Key, LanePoint>, BTreeMap<Key, Vec<u64>>)>,
+    durable: Mutex<Applied>,
     flush: Condvar,
     listener: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
 }
