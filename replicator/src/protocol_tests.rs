@@ -230,7 +230,7 @@ async fn a_stopped_lane_with_a_full_window_does_not_hold_up_the_lane_that_it_wai
     let alpha = sites.sites[0].store.clone();
     let dep = alpha.position(Lane::Bulk, Seq(20));
     alpha.write_after(LANE, 10, vec![dep]);
-    // Noise that does not shrink would fill the window sooner; this fills the receiver's memory sooner.
+    // Twice the window, and it does not shrink.
     alpha.write(LANE, 100, 60_000);
     until_status(&sites, 1, "the lane waits", |status| {
         status.incoming[0].lanes.iter().any(|lane| lane.stopped.is_some())

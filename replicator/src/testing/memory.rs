@@ -80,7 +80,7 @@ impl MemoryStore {
             let mut inner = self.inner.lock();
             let records = inner.own.entry(lane).or_default();
             let seq = Seq(records.len() as u64 + 1);
-            let value = Some(Bytes::from(vec![seq.0 as u8; bytes]));
+            let value = Some(noise(seq.0, bytes));
             let op =
                 Op::SetXattr { file: FileId::ROOT, name: Bytes::from_static(b"user.x"), value, time: Time::default() };
             records.push(Record { seq, hlc: Hlc::from_ms(clock::wall_ms()), deps, op });
@@ -137,6 +137,16 @@ impl MemoryStore {
         inner.own.entry(lane).or_default().truncate(keep as usize);
         inner.own_durable.insert(lane, keep);
     }
+}
+
+/// Bytes that don't shrink.
+fn noise(seed: u64, bytes: usize) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let step = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..bytes).map(step).collect()
 }
 
 impl Store for MemoryStore {
