@@ -4,6 +4,8 @@ use proto::ids::FileId;
 use proto::name::Name;
 use proto::record::{Kind, Perms, Time};
 
+use crate::tree::entry::KindTag;
+
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
@@ -46,7 +48,7 @@ pub struct DirEntry {
     /// The inode.
     pub file: FileId,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: KindTag,
 }
 
 /// An open file.

@@ -1,24 +1,42 @@
-//! One site's open store.
+//! One site's open store, and what its parts share.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use proto::hlc::Hlc;
+use parking_lot::{Mutex, RwLock};
+use proto::hlc::Clock;
 use proto::ids::{FileId, Incarnation, Lane, LanePoint, Position, Seq, SiteId, VolumeId};
-use proto::record::{Kind, Perms, Record};
+use proto::record::{Kind, Perms, Time};
 
+use crate::active::Active;
+use crate::content::dirty::DirtyObjects;
+use crate::content::objects::Objects;
+use crate::content::table::{DEFAULT_CAPACITY, ObjectTable, raise_descriptor_limit};
 use crate::error::FsError;
-use crate::types::*;
+use crate::fold::{self, FoldSignal};
+use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn};
+use crate::meta::{self, Meta};
+use crate::ops::Holders;
+use crate::pins::Pins;
+use crate::store::db::{Db, DbError};
+use crate::store::overlay::Overlay;
+use crate::store::table::Table;
+use crate::tree::inode::{GENESIS, Inode};
+use crate::txn::Writer;
+use crate::types::Invalidation;
+use crate::unseen::Unseen;
 
-pub struct Volume {}
-
-#[derive(Clone, Debug)]
+/// How a store is run. What it is stands in the store.
+#[derive(Clone, Copy, Debug)]
 pub struct VolumeOptions {
+    /// Size of each journal file.
     pub journal_file_bytes: u64,
+    /// How often the journal is flushed at most while nobody waits for it.
     pub flush_interval: Duration,
+    /// A peer whose clock is further ahead is refused.
     pub max_clock_drift: Duration,
 }
 
@@ -27,319 +45,367 @@ impl Default for VolumeOptions {
         Self {
             journal_file_bytes: 64 << 20,
             flush_interval: Duration::from_millis(20),
-            max_clock_drift: Duration::from_secs(60),
+            max_clock_drift: Clock::DEFAULT_MAX_DRIFT,
         }
     }
 }
 
-/// Place in this site's journal: number of the batch, over all lanes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Lsn(pub u64);
-
-// -- life --
+/// Why a store cannot be made or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("sketch")]
-    Sketch,
+    /// There is something where the store is to be made.
+    #[error("{} holds a store already; choose another directory", store.display())]
+    Exists {
+        /// The store's directory.
+        store: PathBuf,
+    },
+    /// There is no complete store.
+    #[error("{} holds no complete store; run `syncline init` or `syncline join` with an empty directory", store.display())]
+    Absent {
+        /// The store's directory.
+        store: PathBuf,
+    },
+    /// The site was joining, and did not get the whole snapshot.
+    #[error("{} holds a store that never got all of the volume; remove it and join again with a new token", store.display())]
+    Joining {
+        /// The store's directory.
+        store: PathBuf,
+    },
+    /// The file system below failed.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Its answer.
+        source: std::io::Error,
+    },
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Recovery failed.
+    #[error("the store could not be recovered: {0}")]
+    Recovery(#[from] FsError),
+}
+
+/// What an object keeps in memory.
+#[derive(Default)]
+pub struct ObjectState {
+    /// Its length has been set to the inode's since it was opened.
+    pub checked: bool,
+}
+
+type InvalidationSink = Arc<dyn Fn(&[Invalidation]) + Send + Sync>;
+
+/// One site's store: namespace, content, journal. Share it in an [`Arc`].
+///
+/// Every method may be called from any thread. Those that change something return when the change is journalled.
+pub struct Volume {
+    pub(crate) meta: Meta,
+    pub(crate) store: PathBuf,
+    pub(crate) options: VolumeOptions,
+    pub(crate) db: Db,
+    pub(crate) rows: Overlay,
+    pub(crate) journal: Journal,
+    pub(crate) objects_dir: Arc<Objects>,
+    pub(crate) objects: ObjectTable<ObjectState>,
+    pub(crate) dirty: Arc<DirtyObjects>,
+    pub(crate) writer: Mutex<Writer>,
+    pub(crate) pins: Mutex<Pins>,
+    pub(crate) active: Active,
+    pub(crate) unseen: Unseen,
+    pub(crate) holders: Holders,
+    pub(crate) fold: Arc<FoldSignal>,
+    /// Held during a fold: one at a time.
+    pub(crate) folding: Mutex<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    closed: AtomicBool,
+    /// Why the site stopped writing.
+    stopped: RwLock<Option<String>>,
+    sink: RwLock<Option<InvalidationSink>>,
 }
 
 impl Volume {
-    /// Makes an empty store (creates `store` if absent; refuses if not empty).
+    /// Makes an empty store in `store`, which is created if it is not there. `root` is of the root directory.
     pub fn format(store: &Path, volume: VolumeId, site: SiteId, root: Perms) -> Result<(), OpenError> {
-        unimplemented!()
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Io { what, path, source }
+        };
+        std::fs::create_dir_all(store).map_err(io("create", store))?;
+        let database = store.join(DATABASE);
+        if database.exists() || store.join(JOURNAL).exists() {
+            return Err(OpenError::Exists { store: store.to_owned() });
+        }
+        let db = Db::open(&database)?;
+        Objects::create(store).map_err(io("create the objects below", store))?;
+        let meta = Meta { volume, site, incarnation: Incarnation(1), store_tag: meta::store_tag(volume, site) };
+        Journal::create(&store.join(JOURNAL), JournalOptions::new(meta.store_tag))?;
+        let now = now();
+        let mut inode = Inode::new(Kind::Directory, root, GENESIS, now);
+        inode.nlink = 0;
+        let root = (Table::Inode, crate::store::table::file_key(FileId::ROOT), inode.encode());
+        // Last, and in one commit: until it is there, there is no store.
+        let mut rows = meta.rows();
+        rows.push(root);
+        db.commit(&Default::default(), &rows)?;
+        Ok(())
     }
-    /// Opens and recovers.
+
+    /// Opens a store and recovers whatever its last end left.
     pub fn start(store: &Path, options: VolumeOptions) -> Result<Arc<Volume>, OpenError> {
-        unimplemented!()
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Io { what, path, source }
+        };
+        let absent = || OpenError::Absent { store: store.to_owned() };
+        let database = store.join(DATABASE);
+        if !database.exists() {
+            return Err(absent());
+        }
+        if let Err(error) = raise_descriptor_limit() {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
+        let db = Db::open(&database)?;
+        let rows = Overlay::new(db.snapshot()?);
+        let meta = Meta::load(&rows)?.ok_or_else(absent)?;
+        let last = meta::Run::load(&rows)?;
+        let boot = meta::boot_id().map_err(io("read", Path::new(meta::BOOT_ID)))?;
+        let power_lost = !last.clean && last.boot != boot;
+        let journal_options = JournalOptions {
+            file_bytes: options.journal_file_bytes,
+            store_tag: meta.store_tag,
+            flush_interval: options.flush_interval,
+        };
+        let (journal, recovered) = Journal::open(&store.join(JOURNAL), journal_options, last.checkpoint)?;
+        if let Some(cut) = recovered.cut() {
+            tracing::warn!(lsn = cut.lsn.0, bytes = cut.bytes, "the journal ends in a torn batch, which is cut off");
+        }
+        let objects_dir = Arc::new(Objects::open(store).map_err(io("open the objects below", store))?);
+        let dirty = Arc::new(DirtyObjects::new(Arc::clone(&objects_dir)));
+        let writer = Writer { clock: Clock::new(last.hlc, options.max_clock_drift), next_file: last.next_file };
+        let volume = Arc::new(Volume {
+            meta,
+            store: store.to_owned(),
+            options,
+            db,
+            rows,
+            journal,
+            objects: ObjectTable::new(Arc::clone(&objects_dir), Arc::clone(&dirty), DEFAULT_CAPACITY),
+            objects_dir,
+            dirty: Arc::clone(&dirty),
+            writer: Mutex::new(writer),
+            pins: Mutex::default(),
+            active: Active::default(),
+            unseen: Unseen::default(),
+            holders: Holders::default(),
+            fold: Arc::default(),
+            folding: Mutex::default(),
+            thread: Mutex::default(),
+            closed: AtomicBool::new(false),
+            stopped: RwLock::default(),
+            sink: RwLock::default(),
+        });
+        meta::Run { clean: false, boot, ..last }.save(&volume.db)?;
+        volume.redo_journal(recovered)?;
+        if volume.is_joining()? {
+            return Err(OpenError::Joining { store: store.to_owned() });
+        }
+        // Extents of recovered batches may be in the page cache only; from here on a flush of the journal vouches for them.
+        dirty.flush_all().map_err(io("flush the objects below", store))?;
+        volume.journal.start(Box::new(move || dirty.flush()))?;
+        volume.load_pins()?;
+        volume.settle_active(power_lost)?;
+        volume.run_repairs()?;
+        let (signal, weak): (_, Weak<_>) = (Arc::clone(&volume.fold), Arc::downgrade(&volume));
+        let thread = std::thread::Builder::new().name("fold".into()).spawn(move || fold::run(&signal, &weak));
+        *volume.thread.lock() = Some(thread.map_err(io("start a thread for", store))?);
+        Ok(volume)
     }
-    /// Flushes, folds, marks the end as clean. Operations afterwards fail. Idempotent.
+
+    /// Makes everything durable, and says in the store that it ended well. Operations fail afterwards. Idempotent.
     pub fn close(&self) -> Result<(), FsError> {
-        unimplemented!()
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.stop_folding();
+        let result = self.fold_now().and_then(|()| {
+            // Under the writer's lock: an operation that began before is in the journal, and the fold did not have it.
+            let _writer = self.writer.lock();
+            self.journal.close().map_err(journal_error)
+        });
+        let why = "it was closed".to_owned();
+        self.stopped.write().get_or_insert(why);
+        result?;
+        let run = meta::Run::load(&self.rows)?;
+        let boot = meta::boot_id().map_err(|source| FsError::Disk { what: "reading the boot id", source })?;
+        meta::Run { clean: true, boot, ..run }.save(&self.db)?;
+        Ok(())
     }
+
+    /// The volume.
     pub fn volume_id(&self) -> VolumeId {
-        unimplemented!()
+        self.meta.volume
     }
+
+    /// This site.
     pub fn site(&self) -> SiteId {
-        unimplemented!()
+        self.meta.site
     }
+
+    /// This site's incarnation.
     pub fn incarnation(&self) -> Incarnation {
-        unimplemented!()
+        self.meta.incarnation
     }
-    pub fn store_path(&self) -> PathBuf {
-        unimplemented!()
-    }
-}
 
-// -- operations, for fuse/ (and tests without a mount) --
-impl Volume {
-    pub fn lookup(&self, parent: FileId, name: &[u8]) -> Result<Attr, FsError> {
-        unimplemented!()
+    /// The store's directory.
+    pub fn store_path(&self) -> &Path {
+        &self.store
     }
-    /// The kernel holds one more reference on the inode (after an entry reply).
-    pub fn remember(&self, file: FileId) {
-        unimplemented!()
+
+    /// What the journal takes on the disk, in bytes.
+    pub fn journal_bytes(&self) -> u64 {
+        self.journal.total_bytes()
     }
-    pub fn forget(&self, file: FileId, count: u64) {
-        unimplemented!()
+
+    /// Why this site stopped writing; `None` while all is well.
+    pub fn stopped(&self) -> Option<String> {
+        self.stopped.read().clone()
     }
-    pub fn getattr(&self, file: FileId) -> Result<Attr, FsError> {
-        unimplemented!()
-    }
-    pub fn setattr(&self, caller: Caller, file: FileId, set: SetAttr) -> Result<Attr, FsError> {
-        unimplemented!()
-    }
-    pub fn readlink(&self, file: FileId) -> Result<Bytes, FsError> {
-        unimplemented!()
-    }
-    /// mknod, mkdir, symlink: by kind. `mode`: permission bits, umask applied. Handles setgid directories.
-    pub fn create(&self, caller: Caller, parent: FileId, name: &[u8], kind: Kind, mode: u32) -> Result<Attr, FsError> {
-        unimplemented!()
-    }
-    /// open(O_CREAT): creates a regular file and opens it. EEXIST if there.
-    pub fn create_open(
-        &self,
-        caller: Caller,
-        parent: FileId,
-        name: &[u8],
-        mode: u32,
-        flags: OpenFlags,
-    ) -> Result<(Attr, HandleId), FsError> {
-        unimplemented!()
-    }
-    pub fn unlink(&self, parent: FileId, name: &[u8]) -> Result<(), FsError> {
-        unimplemented!()
-    }
-    pub fn rmdir(&self, parent: FileId, name: &[u8]) -> Result<(), FsError> {
-        unimplemented!()
-    }
-    pub fn rename(
-        &self,
-        parent: FileId,
-        name: &[u8],
-        new_parent: FileId,
-        new_name: &[u8],
-        mode: RenameMode,
-    ) -> Result<(), FsError> {
-        unimplemented!()
-    }
-    pub fn link(&self, file: FileId, new_parent: FileId, new_name: &[u8]) -> Result<Attr, FsError> {
-        unimplemented!()
-    }
-    pub fn open(&self, file: FileId, flags: OpenFlags) -> Result<HandleId, FsError> {
-        unimplemented!()
-    }
-    /// The object behind the handle, opened read-write, for passthrough.
-    pub fn backing_file(&self, handle: HandleId) -> Result<Arc<File>, FsError> {
-        unimplemented!()
-    }
-    /// From now on shared mappings may change the object unseen (a passthrough open for reading and writing).
-    pub fn expect_unseen_writes(&self, handle: HandleId) -> Result<(), FsError> {
-        unimplemented!()
-    }
-    pub fn read(&self, handle: HandleId, offset: u64, len: u32) -> Result<Vec<u8>, FsError> {
-        unimplemented!()
-    }
-    pub fn write(&self, handle: HandleId, offset: u64, data: &[u8], kill_suid: bool) -> Result<u32, FsError> {
-        unimplemented!()
-    }
-    pub fn flush(&self, handle: HandleId) -> Result<(), FsError> {
-        unimplemented!()
-    }
-    pub fn fsync(&self, handle: HandleId) -> Result<(), FsError> {
-        unimplemented!()
-    }
-    pub fn fsyncdir(&self, dir: FileId) -> Result<(), FsError> {
-        unimplemented!()
-    }
-    pub fn release(&self, handle: HandleId) -> Result<(), FsError> {
-        unimplemented!()
-    }
-    /// All entries, without "." and "..", as of now.
-    pub fn list(&self, dir: FileId) -> Result<Vec<DirEntry>, FsError> {
-        unimplemented!()
-    }
-    /// The directory that holds `dir` (the root holds itself), for "..".
-    pub fn parent(&self, dir: FileId) -> Result<FileId, FsError> {
-        unimplemented!()
-    }
-    pub fn statfs(&self) -> Result<StatFs, FsError> {
-        unimplemented!()
-    }
-    pub fn setxattr(&self, file: FileId, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), FsError> {
-        unimplemented!()
-    }
-    pub fn getxattr(&self, file: FileId, name: &[u8]) -> Result<Bytes, FsError> {
-        unimplemented!()
-    }
-    pub fn listxattr(&self, file: FileId) -> Result<Vec<Bytes>, FsError> {
-        unimplemented!()
-    }
-    pub fn removexattr(&self, file: FileId, name: &[u8]) -> Result<(), FsError> {
-        unimplemented!()
-    }
-    pub fn fallocate(&self, handle: HandleId, offset: u64, len: u64, how: Allocate) -> Result<(), FsError> {
-        unimplemented!()
-    }
-    pub fn seek(&self, handle: HandleId, offset: u64, whence: Whence) -> Result<u64, FsError> {
-        unimplemented!()
-    }
-    pub fn copy_range(
-        &self,
-        from: HandleId,
-        from_offset: u64,
-        to: HandleId,
-        to_offset: u64,
-        len: u64,
-    ) -> Result<u64, FsError> {
-        unimplemented!()
-    }
-    /// Called with what the kernel must forget, after each replay, by a thread that holds no lock. May block.
+
+    /// Sets who tells the kernel what to forget. Called by the thread that replays, when it holds no lock; it may block.
     pub fn on_invalidate(&self, sink: Box<dyn Fn(&[Invalidation]) + Send + Sync>) {
-        unimplemented!()
+        *self.sink.write() = Some(sink.into());
     }
-}
 
-// -- replication, for replicator. All blocking (threads and locks): call from spawn_blocking or own threads. --
-
-/// A record ready to ship: all bytes by value.
-#[derive(Clone, Debug)]
-pub struct ShipRecord {
-    pub record: Record,
-    /// Bytes of records in this lane up to and with this one, since the site began. For bytes behind.
-    pub lane_bytes: u64,
-}
-
-/// How far a lane has come here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LaneHead {
-    pub appended: Seq,
-    pub durable: Seq,
-    pub lane_bytes: u64,
-}
-
-/// What a peer that has acknowledged up to some record lacks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Backlog {
-    pub records: u64,
-    pub bytes: u64,
-    /** clock of the oldest */
-    pub oldest: Option<Hlc>,
-}
-
-/// One lane of one origin, and the last position applied here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Frontier {
-    pub origin: SiteId,
-    pub lane: Lane,
-    pub point: LanePoint,
-}
-
-/// Another site of the volume, as stored (table `members`).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Member {
-    pub site: SiteId,
-    pub name: String,
-    /** host:port */
-    pub address: String,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ReadLaneError {
-    #[error("the records after {after} of lane {lane} are no longer in the journal")]
-    Truncated { lane: Lane, after: Seq },
-    #[error(transparent)]
-    Fs(#[from] FsError),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ReplayError {
-    #[error("expected record {expected} of the lane, got {got}")]
-    Gap { expected: Seq, got: Seq },
-    /// Not applied; try again when that position may have been applied here.
-    #[error("waits for {0}")]
-    MissingDep(Position),
-    #[error(transparent)]
-    Drift(#[from] proto::hlc::Drift),
-    #[error("record {seq} is refused: {why}")]
-    Refused { seq: Seq, why: String },
-    #[error(transparent)]
-    Fs(#[from] FsError),
-}
-
-/// What a call of `replay` did. Records before the one in `stopped` are applied.
-#[derive(Debug)]
-pub struct Replayed {
-    pub applied: LanePoint,
-    /** durable when `Volume::wait_durable(lsn)` returns */
-    pub lsn: Lsn,
-    pub stopped: Option<ReplayError>,
-}
-
-impl Volume {
-    /// Called whenever more is appended or durable here; must return at once (e.g. `Notify::notify_waiters`).
+    /// Sets who is told when more is journalled or durable here. It must return at once.
     pub fn on_progress(&self, listener: Box<dyn Fn() + Send + Sync>) {
-        unimplemented!()
+        self.journal.on_progress(listener);
     }
-    pub fn lane_head(&self, lane: Lane) -> LaneHead {
-        unimplemented!()
-    }
-    /// Durable records after `after`, in order, at least one if there is one, about `limit_bytes` at most.
-    pub fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<ShipRecord>, ReadLaneError> {
-        unimplemented!()
-    }
-    pub fn backlog(&self, lane: Lane, acknowledged: Seq) -> Result<Backlog, ReadLaneError> {
-        unimplemented!()
-    }
-    /// Every frontier of every other origin.
-    pub fn frontiers(&self) -> Vec<Frontier> {
-        unimplemented!()
-    }
-    pub fn frontier(&self, origin: SiteId, lane: Lane) -> LanePoint {
-        unimplemented!()
-    }
-    /// Applies consecutive records of a peer's lane. Records at or below the frontier are skipped (the peer sent them twice).
-    pub fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed {
-        unimplemented!()
-    }
-    /// Makes durable all up to the batch (and the objects that it refers to).
+
+    /// Returns when everything up to the batch, with the objects that it refers to, survives power loss.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<(), FsError> {
-        unimplemented!()
+        self.journal.wait_durable(lsn).map_err(journal_error)
     }
-    /// Remembers what a peer acknowledged of our lane, across restarts.
-    pub fn set_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint) -> Result<(), FsError> {
-        unimplemented!()
+
+    /// The last batch of the journal.
+    pub fn appended(&self) -> Lsn {
+        self.journal.appended()
     }
-    pub fn acknowledged(&self, peer: SiteId, lane: Lane) -> Option<LanePoint> {
-        unimplemented!()
+
+    pub(crate) fn invalidate(&self, invalidations: &[Invalidation]) {
+        let sink = self.sink.read().clone();
+        if let (false, Some(sink)) = (invalidations.is_empty(), sink) {
+            sink(invalidations);
+        }
     }
-    /// Every peer that must have them has all records up to here: the journal may drop them.
-    pub fn set_watermark(&self, lane: Lane, seq: Seq) {
-        unimplemented!()
+
+    /// For a thread that answers a request, which must not wait for the kernel: a side effect that the kernel does not expect. Rare.
+    pub(crate) fn invalidate_later(&self, invalidation: Invalidation) {
+        let Some(sink) = self.sink.read().clone() else { return };
+        let thread = std::thread::Builder::new().name("invalidate".into());
+        if let Err(error) = thread.spawn(move || sink(&[invalidation])) {
+            tracing::warn!(%error, "the kernel was not told of a change, and may show the old");
+        }
     }
-    /// All sites applied all of `origin`'s lane up to here, and what they had made before that is applied here:
-    /// removed things of before may be reclaimed. (For the own site too.)
-    pub fn set_stable(&self, origin: SiteId, lane: Lane, point: LanePoint) {
-        unimplemented!()
+
+    pub(crate) fn append(&self, batch: &Batch<'_>) -> Result<Appended, FsError> {
+        let appended = self.journal.append(batch).map_err(journal_error)?;
+        let bytes = (batch.state.len() + batch.records.len()) as u64;
+        self.fold.appended(bytes, self.rows.bytes());
+        Ok(appended)
     }
-    pub fn members(&self) -> Vec<Member> {
-        unimplemented!()
+
+    /// The position that this site's next record in the lane gets.
+    pub(crate) fn next_position(&self, lane: Lane) -> Position {
+        let seq: Seq = self.journal.lane_head(lane).seq.next();
+        Position { site: self.meta.site, incarnation: self.meta.incarnation, lane, seq }
     }
-    pub fn put_member(&self, member: &Member) -> Result<(), FsError> {
-        unimplemented!()
+
+    pub(crate) fn check_writable(&self) -> Result<(), FsError> {
+        match &*self.stopped.read() {
+            None => Ok(()),
+            Some(why) => Err(FsError::ReadOnly(why.clone())),
+        }
     }
-    pub fn remove_member(&self, site: SiteId) -> Result<(), FsError> {
-        unimplemented!()
+
+    /// The site goes read-only: what it would write could not be trusted. A restart recovers from the journal.
+    pub(crate) fn stop_writing(&self, what: &str, error: std::io::Error) -> FsError {
+        let why = format!("{what}: {error}");
+        tracing::error!(%why, "this site stops writing; restart it when the cause is gone");
+        FsError::ReadOnly(self.stopped.write().get_or_insert(why).clone())
     }
-    /// A consistent copy of this site's state, for a joining site: opaque chunks (each < 2 MiB) in order, that `load_snapshot` takes.
-    pub fn snapshot(self: &Arc<Self>) -> Result<Box<dyn Iterator<Item = Result<Bytes, FsError>> + Send>, FsError> {
-        unimplemented!()
+
+    /// Milliseconds since the Unix epoch.
+    pub(crate) fn now_ms(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
     }
-    /// Takes a snapshot's chunk; the last one is followed by `finish_snapshot`. Only into an empty volume. A crash before `finish_snapshot` leaves
-    /// a store that `open` refuses (join again into an empty directory).
-    pub fn load_snapshot(&self, chunk: &Bytes) -> Result<(), FsError> {
-        unimplemented!()
+
+    /// The time of day.
+    pub(crate) fn now(&self) -> Time {
+        now()
     }
-    pub fn finish_snapshot(&self) -> Result<(), FsError> {
-        unimplemented!()
+
+    pub(crate) fn remove_object(&self, file: FileId) -> std::io::Result<()> {
+        self.objects.evict(file);
+        self.objects_dir.remove(file).map(drop)
     }
+
+    fn stop_folding(&self) {
+        self.fold.stop();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id())
+            && thread.join().is_err()
+        {
+            tracing::error!("the folding thread panicked");
+        }
+    }
+}
+
+impl Drop for Volume {
+    /// Without [`Volume::close`] this is a crash: recovery makes it good.
+    fn drop(&mut self) {
+        self.stop_folding();
+    }
+}
+
+const DATABASE: &str = "meta.redb";
+const JOURNAL: &str = "journal";
+
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() }
+}
+
+fn journal_error(error: JournalError) -> FsError {
+    match error {
+        JournalError::Io { what, source, .. } => FsError::Disk { what, source },
+        JournalError::Poisoned { .. } | JournalError::Closed => FsError::ReadOnly(error.to_string()),
+        other => FsError::Damaged(other.to_string()),
+    }
+}
+
+impl From<DbError> for FsError {
+    fn from(error: DbError) -> Self {
+        FsError::Damaged(error.to_string())
+    }
+}
+
+/// The row of a frontier.
+pub(crate) fn encode_point(point: LanePoint) -> bytes::Bytes {
+    let mut row = point.incarnation.0.to_be_bytes().to_vec();
+    row.extend_from_slice(&point.seq.0.to_be_bytes());
+    row.into()
+}
+
+/// Reads a frontier's row.
+pub(crate) fn decode_point(row: bytes::Bytes) -> Result<LanePoint, proto::codec::DecodeError> {
+    const WHAT: &str = "a frontier";
+    let [a, b, c, d, seq @ ..] = &row[..] else { return Err(proto::codec::DecodeError::Short { what: WHAT }) };
+    let incarnation = Incarnation(u32::from_be_bytes([*a, *b, *c, *d]));
+    Ok(LanePoint { incarnation, seq: Seq(crate::store::table::read_u64(seq, WHAT)?) })
 }

@@ -1,1 +1,26 @@
-//! integration
+//! Several sites under test, as real processes with real mounts.
+//!
+//! - [`cluster`] starts sites ([`site`]) whose connections go through [`link`]s that can be cut, stalled, delayed and slowed.
+//! - [`tree`] reads a directory tree with all that a replica must have, [`compare`] says in what two differ.
+//! - [`real_tree`] makes trees like those that people keep; [`crash`] writes so that a loss is noticed; [`faults`] breaks things.
+//! - [`bench`] measures, with plain ext4 beside it.
+//!
+//! The harness fails by panic (see [`outcome`]); whatever it started is stopped, unmounted and removed when its owner is
+//! dropped, and by the [`reaper`] when the whole test process dies.
+
+pub mod bench;
+pub mod binary;
+pub mod cluster;
+pub mod compare;
+pub mod crash;
+pub mod faults;
+pub mod link;
+pub mod link_source;
+pub mod outcome;
+pub mod proxy;
+pub mod real_tree;
+pub mod reaper;
+pub mod seed;
+pub mod site;
+pub mod status;
+pub mod tree;

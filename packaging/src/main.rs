@@ -1,1 +1,7 @@
-fn main() {}
+//! The `syncline` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    packaging::cli::main(std::env::args_os())
+}

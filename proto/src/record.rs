@@ -78,6 +78,8 @@ pub struct SeenEntry {
     pub entry: EntryId,
     /// Its stamp as the remover saw it.
     pub stamp: Stamp,
+    /// The stamp of its file's content as the remover saw it: who wrote later had not been seen.
+    pub content: Stamp,
 }
 
 /// Where an entry goes. It carries the target, so that it can bring back an entry that another site removed at the same time.
@@ -87,6 +89,8 @@ pub struct Move {
     pub entry: EntryId,
     /// The file that it names.
     pub file: FileId,
+    /// Its directory until now, as the mover saw it.
+    pub from: FileId,
     /// Its directory from now on.
     pub parent: FileId,
     /// Its name from now on.
@@ -272,9 +276,26 @@ impl Record {
 
     /// The bytes of content that it carries or refers to.
     pub fn data_len(&self) -> u64 {
+        self.data().map_or(0, Data::len)
+    }
+
+    /// The bytes of content that it carries by value.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match self.data()? {
+            Data::Bytes(bytes) => Some(bytes),
+            Data::Extent(_) => None,
+        }
+    }
+
+    /// How many bytes of content it refers to by extent.
+    pub fn extent_len(&self) -> u64 {
+        self.data_len() - self.bytes().map_or(0, |bytes| bytes.len() as u64)
+    }
+
+    fn data(&self) -> Option<&Data> {
         match &self.op {
-            Op::Content(ContentChange { edit: Edit::Write { data, .. }, .. }) => data.len(),
-            _ => 0,
+            Op::Content(ContentChange { edit: Edit::Write { data, .. }, .. }) => Some(data),
+            _ => None,
         }
     }
 }
@@ -310,6 +331,7 @@ impl Op {
                 for item in moves {
                     put_position(out, item.entry.0);
                     put_file(out, item.file);
+                    put_file(out, item.from);
                     put_file(out, item.parent);
                     codec::put_bytes(out, item.name.as_bytes());
                 }
@@ -364,6 +386,7 @@ impl Op {
                     Ok(Move {
                         entry: EntryId(position(reader)?),
                         file: file(reader)?,
+                        from: file(reader)?,
                         parent: file(reader)?,
                         name: name(reader)?,
                     })
@@ -446,7 +469,7 @@ impl ContentChange {
             base,
             edit,
             mtime: option(reader, Time::decode)?,
-            mode: option(reader, |reader| mode(reader))?,
+            mode: option(reader, mode)?,
             time: Time::decode(reader)?,
         })
     }
@@ -612,21 +635,24 @@ fn put_seen(out: &mut Vec<u8>, entries: &[SeenEntry]) {
     for item in entries {
         put_position(out, item.entry.0);
         put_stamp(out, item.stamp);
+        put_stamp(out, item.content);
     }
 }
 
 fn seen(reader: &mut Reader) -> Result<SeenEntry, DecodeError> {
-    Ok(SeenEntry { entry: EntryId(position(reader)?), stamp: stamp(reader)? })
+    Ok(SeenEntry { entry: EntryId(position(reader)?), stamp: stamp(reader)?, content: stamp(reader)? })
 }
 
-fn put_option<T>(out: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
+/// Appends a value that may be absent.
+pub fn put_option<T>(out: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
     out.push(u8::from(value.is_some()));
     if let Some(value) = value {
         put(out, value);
     }
 }
 
-fn option<T>(
+/// Reads a value that may be absent.
+pub fn option<T>(
     reader: &mut Reader,
     read: impl FnOnce(&mut Reader) -> Result<T, DecodeError>,
 ) -> Result<Option<T>, DecodeError> {

@@ -50,16 +50,16 @@ fn any_kind() -> impl Strategy<Value = Kind> {
 }
 
 fn any_seen() -> impl Strategy<Value = SeenEntry> {
-    (any_position(), any_stamp()).prop_map(|(entry, stamp)| SeenEntry { entry: EntryId(entry), stamp })
+    (any_position(), any_stamp(), any_stamp()).prop_map(|(entry, stamp, content)| SeenEntry {
+        entry: EntryId(entry),
+        stamp,
+        content,
+    })
 }
 
 fn any_move() -> impl Strategy<Value = Move> {
-    (any_position(), any_file(), any_file(), any_name()).prop_map(|(entry, file, parent, name)| Move {
-        entry: EntryId(entry),
-        file,
-        parent,
-        name,
-    })
+    (any_position(), any_file(), any_file(), any_file(), any_name())
+        .prop_map(|(entry, file, from, parent, name)| Move { entry: EntryId(entry), file, from, parent, name })
 }
 
 fn any_edit() -> impl Strategy<Value = Edit> {

@@ -102,10 +102,10 @@ fn what_does_not_fit_says_how_much_does() {
 fn the_largest_records_fit() {
     let name = Name::new(&[b'n'; Name::MAX_BYTES]).expect("valid");
     let file = FileId::new(SiteId(u16::MAX), FileId::COUNTER_MAX).expect("valid");
-    let one = Move { entry: EntryId(position()), file, parent: file, name };
+    let one = Move { entry: EntryId(position()), file, from: file, parent: file, name };
     let op = Op::Rename {
         moves: vec![one; 4096],
-        replaces: vec![SeenEntry { entry: EntryId(position()), stamp: stamp() }; 4096],
+        replaces: vec![SeenEntry { entry: EntryId(position()), stamp: stamp(), content: stamp() }; 4096],
         time: Time { secs: i64::MIN, nanos: 999_999_999 },
     };
     let rename = Record { seq: Seq(1), hlc: Hlc(u64::MAX), deps: vec![position(); 4096], op };

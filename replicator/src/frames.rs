@@ -1,6 +1,7 @@
 //! Between what the wire carries and what this crate works with. Every field from a peer is checked here.
 
-use fs::volume::{LaneHead, Member};
+use fs::peers::Member;
+use fs::ship::LaneHead;
 use proto::grpc;
 use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId};
 

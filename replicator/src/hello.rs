@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fs::volume::Member;
+use fs::peers::Member;
 use proto::grpc;
 use proto::hlc::{Drift, Hlc};
 use proto::ids::{Incarnation, SiteId, VolumeId};

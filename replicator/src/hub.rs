@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fs::error::FsError;
-use fs::volume::{LaneHead, Lsn, Member};
+use fs::journal::Lsn;
+use fs::peers::Member;
+use fs::ship::LaneHead;
 use parking_lot::{Mutex, MutexGuard};
 use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId, VolumeId};
 use proto::seal::{Opener, SealingSalt};
@@ -123,16 +125,20 @@ impl<S: Store> Hub<S> {
         config: Config,
         salt: SealingSalt,
         invitations: Invitations,
-    ) -> Self {
-        let membership = Membership::new(own, store.members());
+    ) -> Result<Self, FsError> {
+        let membership = Membership::new(own, store.members()?);
         let mut watermarks = Watermarks::default();
         let mut peers = BTreeMap::new();
         for member in membership.others() {
-            watermarks.add(member.site, Lane::ALL.map(|lane| store.acknowledged(member.site, lane)));
+            let mut acknowledged = [None; LANES];
+            for (lane, point) in Lane::ALL.into_iter().zip(&mut acknowledged) {
+                *point = store.acknowledged(member.site, lane)?;
+            }
+            watermarks.add(member.site, acknowledged);
             peers.insert(member.site, PeerProgress::default());
         }
         let mut frontiers = Frontiers::default();
-        for frontier in store.frontiers() {
+        for frontier in store.frontiers()? {
             frontiers.advance(Head { site: frontier.origin, lane: frontier.lane, point: frontier.point });
         }
         let heads = Lane::ALL.map(|lane| store.lane_head(lane));
@@ -149,7 +155,7 @@ impl<S: Store> Hub<S> {
         };
         let segments = Segments::new(store.clone(), local.identity.volume_key(), salt);
         let opener = Mutex::new(Opener::new(local.identity.volume_key(), local.volume));
-        Self {
+        Ok(Self {
             store,
             local,
             config,
@@ -164,7 +170,7 @@ impl<S: Store> Hub<S> {
             state: Mutex::new(state),
             learning: tokio::sync::Mutex::new(()),
             invitations: tokio::sync::Mutex::new(invitations),
-        }
+        })
     }
 
     /// The state. Never hold it across an await or a call of the store.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use fs::volume::Member;
+use fs::peers::Member;
 use proto::ids::SiteId;
 
 use crate::identity::site_identity::check_name;

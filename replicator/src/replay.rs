@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fs::volume::{Lsn, ReplayError, Replayed};
+use fs::journal::Lsn;
+use fs::replay::{ReplayError, Replayed};
 use proto::grpc::{self, AckFrame, ack_frame};
 use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId};
 use proto::record::Record;

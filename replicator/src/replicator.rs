@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fs::volume::{Member, Volume};
+use fs::error::FsError;
+use fs::peers::Member;
+use fs::volume::Volume;
 use parking_lot::Mutex;
 use proto::ids::{Lane, Seq, SiteId};
 use proto::seal::SealingSalt;
@@ -52,6 +54,9 @@ pub enum StartError {
     /// The outstanding invitations can't be read.
     #[error(transparent)]
     Invitations(#[from] InvitationsError),
+    /// The store can't be read.
+    #[error("cannot read the store: {0}")]
+    Store(#[from] FsError),
     /// The thread that reads the store died.
     #[error("the thread that reads the store died: {0}")]
     Thread(String),
@@ -229,7 +234,7 @@ fn open<S: Store>(
         identity,
     };
     store.on_progress(Box::new(move || progress.notify_one()));
-    Ok(Hub::new(store, local, own, config, salt, invitations))
+    Ok(Hub::new(store, local, own, config, salt, invitations)?)
 }
 
 /// Keeps one shipper for every member.

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fs::volume::ReadLaneError;
+use fs::ship::ReadLaneError;
 use parking_lot::Mutex;
 use proto::ids::{Incarnation, Lane, Seq, SiteId, VolumeId};
 use proto::record::Record;

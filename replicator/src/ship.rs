@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fs::ship::LaneHead;
 use proto::grpc::{self, ShipFrame, ack_frame, ship_frame};
 use proto::ids::{Lane, Seq, SiteId};
 use tokio::sync::watch;
@@ -142,7 +143,7 @@ impl<S: Store> Shipper<S> {
         engine.unwrap_or(far).min(heartbeat.unwrap_or(far))
     }
 
-    fn show_heads(&mut self, heads: &mut watch::Receiver<[fs::volume::LaneHead; LANES]>) {
+    fn show_heads(&mut self, heads: &mut watch::Receiver<[LaneHead; LANES]>) {
         let heads = *heads.borrow_and_update();
         for (lane, head) in Lane::ALL.into_iter().zip(heads) {
             self.feed(Event::HeadMoved { lane, durable: head.durable });
@@ -183,7 +184,7 @@ impl<S: Store> Shipper<S> {
         }
     }
 
-    fn welcomed(&mut self, welcomed: Welcomed, heads: &mut watch::Receiver<[fs::volume::LaneHead; LANES]>) {
+    fn welcomed(&mut self, welcomed: Welcomed, heads: &mut watch::Receiver<[LaneHead; LANES]>) {
         let Welcomed { link, frontiers, heads: peer_heads, members_told, window_bytes } = welcomed;
         let next_heartbeat = Instant::now() + self.hub.config.heartbeat;
         self.connection = Some(Connection { link, members_told, stable_told: [Seq::ZERO; LANES], next_heartbeat });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fs::volume::Backlog;
+use fs::ship::Backlog;
 use proto::ids::{Lane, LanePoint, Seq, SiteId};
 use serde::Serialize;
 

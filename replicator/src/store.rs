@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fs::error::FsError;
-use fs::volume::{
-    Backlog, Frontier, LaneHead, Lsn, Member, OpenError, ReadLaneError, Replayed, ShipRecord, Volume, VolumeOptions,
-};
+use fs::journal::Lsn;
+use fs::peers::{Frontier, Member};
+use fs::replay::Replayed;
+use fs::ship::{Backlog, LaneHead, ReadLaneError, ShipRecord};
+use fs::volume::{OpenError, Volume, VolumeOptions};
 use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId, VolumeId};
 use proto::record::{Perms, Record};
 
@@ -30,14 +32,14 @@ pub trait Store: Send + Sync + 'static {
     fn lane_head(&self, lane: Lane) -> LaneHead;
     fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<ShipRecord>, ReadLaneError>;
     fn backlog(&self, lane: Lane, acknowledged: Seq) -> Result<Backlog, ReadLaneError>;
-    fn frontiers(&self) -> Vec<Frontier>;
+    fn frontiers(&self) -> Result<Vec<Frontier>, FsError>;
     fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed;
     fn wait_durable(&self, lsn: Lsn) -> Result<(), FsError>;
     fn set_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint) -> Result<(), FsError>;
-    fn acknowledged(&self, peer: SiteId, lane: Lane) -> Option<LanePoint>;
+    fn acknowledged(&self, peer: SiteId, lane: Lane) -> Result<Option<LanePoint>, FsError>;
     fn set_watermark(&self, lane: Lane, seq: Seq);
     fn set_stable(&self, origin: SiteId, lane: Lane, point: LanePoint);
-    fn members(&self) -> Vec<Member>;
+    fn members(&self) -> Result<Vec<Member>, FsError>;
     fn put_member(&self, member: &Member) -> Result<(), FsError>;
     fn snapshot(self: Arc<Self>) -> Result<Chunks, FsError>;
 }
@@ -67,7 +69,7 @@ impl Store for Volume {
         self.incarnation()
     }
     fn store_path(&self) -> Option<PathBuf> {
-        Some(self.store_path())
+        Some(self.store_path().to_owned())
     }
     fn on_progress(&self, listener: Box<dyn Fn() + Send + Sync>) {
         self.on_progress(listener);
@@ -81,7 +83,7 @@ impl Store for Volume {
     fn backlog(&self, lane: Lane, acknowledged: Seq) -> Result<Backlog, ReadLaneError> {
         self.backlog(lane, acknowledged)
     }
-    fn frontiers(&self) -> Vec<Frontier> {
+    fn frontiers(&self) -> Result<Vec<Frontier>, FsError> {
         self.frontiers()
     }
     fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed {
@@ -93,7 +95,7 @@ impl Store for Volume {
     fn set_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint) -> Result<(), FsError> {
         self.set_acknowledged(peer, lane, point)
     }
-    fn acknowledged(&self, peer: SiteId, lane: Lane) -> Option<LanePoint> {
+    fn acknowledged(&self, peer: SiteId, lane: Lane) -> Result<Option<LanePoint>, FsError> {
         self.acknowledged(peer, lane)
     }
     fn set_watermark(&self, lane: Lane, seq: Seq) {
@@ -102,14 +104,14 @@ impl Store for Volume {
     fn set_stable(&self, origin: SiteId, lane: Lane, point: LanePoint) {
         self.set_stable(origin, lane, point);
     }
-    fn members(&self) -> Vec<Member> {
+    fn members(&self) -> Result<Vec<Member>, FsError> {
         self.members()
     }
     fn put_member(&self, member: &Member) -> Result<(), FsError> {
         self.put_member(member)
     }
     fn snapshot(self: Arc<Self>) -> Result<Chunks, FsError> {
-        Volume::snapshot(&self)
+        Ok(Box::new(Volume::snapshot(&self)?))
     }
 }
 
@@ -117,7 +119,9 @@ impl NewStore for Arc<Volume> {
     fn create(dir: &Path, volume: VolumeId, site: SiteId) -> Result<Self, OpenError> {
         // The root's real permissions come with the snapshot.
         Volume::format(dir, volume, site, Perms { mode: 0o755, uid: 0, gid: 0 })?;
-        Volume::start(dir, VolumeOptions::default())
+        let store = Volume::start(dir, VolumeOptions::default())?;
+        store.begin_snapshot()?;
+        Ok(store)
     }
     fn load(&mut self, chunk: &Bytes) -> Result<(), FsError> {
         self.load_snapshot(chunk)

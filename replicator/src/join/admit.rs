@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fs::error::FsError;
-use fs::volume::Member;
+use fs::peers::Member;
 use proto::grpc::{self, RedeemRequest, RedeemResponse, SnapshotChunk, snapshot_chunk};
 use proto::hlc::{Drift, Hlc};
 use proto::ids::{Lane, LanePoint, SiteId};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fs::error::FsError;
-use fs::volume::{Member, OpenError};
+use fs::peers::Member;
+use fs::volume::OpenError;
 use proto::grpc::{self, RedeemRequest, RedeemResponse, SnapshotChunk, snapshot_chunk};
 use proto::hlc::Hlc;
 use proto::ids::SiteId;

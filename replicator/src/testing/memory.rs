@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fs::error::FsError;
-use fs::volume::{
-    Backlog, Frontier, LaneHead, Lsn, Member, OpenError, ReadLaneError, ReplayError, Replayed, ShipRecord,
-};
+use fs::journal::Lsn;
+use fs::peers::{Frontier, Member};
+use fs::replay::{ReplayError, Replayed};
+use fs::ship::{Backlog, LaneHead, ReadLaneError, ShipRecord};
+use fs::volume::OpenError;
 use parking_lot::{Condvar, Mutex};
 use proto::codec::Reader;
 use proto::hlc::Hlc;
@@ -195,13 +197,10 @@ impl Store for MemoryStore {
         let oldest = records.first().map(|record| record.hlc);
         Ok(Backlog { records: records.len() as u64, bytes: records.len() as u64, oldest })
     }
-    fn frontiers(&self) -> Vec<Frontier> {
+    fn frontiers(&self) -> Result<Vec<Frontier>, FsError> {
         let inner = self.inner.lock();
-        inner
-            .applied
-            .iter()
-            .map(|((origin, lane), point)| Frontier { origin: *origin, lane: *lane, point: *point })
-            .collect()
+        let applied = inner.applied.iter();
+        Ok(applied.map(|((origin, lane), point)| Frontier { origin: *origin, lane: *lane, point: *point }).collect())
     }
     fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed {
         let mut inner = self.inner.lock();
@@ -253,8 +252,8 @@ impl Store for MemoryStore {
         self.inner.lock().acknowledged.insert((peer, lane), point);
         Ok(())
     }
-    fn acknowledged(&self, peer: SiteId, lane: Lane) -> Option<LanePoint> {
-        self.inner.lock().acknowledged.get(&(peer, lane)).copied()
+    fn acknowledged(&self, peer: SiteId, lane: Lane) -> Result<Option<LanePoint>, FsError> {
+        Ok(self.inner.lock().acknowledged.get(&(peer, lane)).copied())
     }
     fn set_watermark(&self, lane: Lane, seq: Seq) {
         let mut inner = self.inner.lock();
@@ -267,8 +266,8 @@ impl Store for MemoryStore {
         assert!(origin == self.site || applied >= point, "stable before it is applied");
         inner.stable.insert((origin, lane), point);
     }
-    fn members(&self) -> Vec<Member> {
-        self.inner.lock().members.values().cloned().collect()
+    fn members(&self) -> Result<Vec<Member>, FsError> {
+        Ok(self.inner.lock().members.values().cloned().collect())
     }
     fn put_member(&self, member: &Member) -> Result<(), FsError> {
         self.inner.lock().members.insert(member.site, member.clone());

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fs::volume::Member;
+use fs::peers::Member;
 use proto::ids::{SiteId, VolumeId};
 use proto::seal::VolumeKey;
 use tempfile::TempDir;

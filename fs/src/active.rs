@@ -1,0 +1,89 @@
+//! Objects in which committed bytes are being overwritten in place.
+//!
+//! After a power loss an object may hold bytes whose record was lost with the unflushed end of the journal: they would differ from every
+//! peer's. So before committed bytes of an object are overwritten, the object is marked *active*, durably. After a power loss this site ships the
+//! content of active objects anew, as it finds it. The mark is taken off some time after the last overwriting; under the object's lock, so
+//! that in the journal it follows every record that it covered.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use proto::ids::FileId;
+use proto::record::Edit;
+
+use crate::error::FsError;
+use crate::ops::data::overwritten;
+use crate::store::table::{self, Table};
+use crate::txn::Txn;
+use crate::volume::Volume;
+
+/// How long a mark stays after the last overwriting. Marking costs a flush, so not at once.
+const STAYS: Duration = Duration::from_secs(30);
+
+/// The marked objects, and when each was last overwritten.
+#[derive(Default)]
+pub struct Active {
+    files: Mutex<HashMap<FileId, Instant>>,
+}
+
+impl Active {
+    /// Marks found by recovery.
+    pub fn load(&self, files: impl IntoIterator<Item = FileId>) {
+        let now = Instant::now();
+        self.files.lock().extend(files.into_iter().map(|file| (file, now)));
+    }
+
+    /// Forgets a file that is gone.
+    pub fn remove(&self, file: FileId) {
+        self.files.lock().remove(&file);
+    }
+
+    /// Whether the file is marked. If so it counts as overwritten now.
+    fn touch(&self, file: FileId) -> bool {
+        self.files.lock().get_mut(&file).map(|last| *last = Instant::now()).is_some()
+    }
+
+    fn idle(&self) -> Vec<FileId> {
+        let files = self.files.lock();
+        files.iter().filter(|(_, last)| last.elapsed() > STAYS).map(|(file, _)| *file).collect()
+    }
+}
+
+impl Volume {
+    /// Whether the edit overwrites committed bytes of an object that is not marked.
+    pub(crate) fn needs_mark(&self, file: FileId, size: u64, edit: &Edit) -> bool {
+        !overwritten(size, edit).is_empty() && !self.active.touch(file)
+    }
+
+    /// Marks the file's object if the edit needs it, and waits until the mark is durable. Not to be called with a lock held.
+    pub(crate) fn mark_active(&self, file: FileId, edit: &Edit) -> Result<(), FsError> {
+        let size = self.inode(file)?.size;
+        if self.needs_mark(file, size, edit) { self.mark_all([file]) } else { Ok(()) }
+    }
+
+    /// Marks files' objects with one flush.
+    pub(crate) fn mark_all(&self, files: impl IntoIterator<Item = FileId> + Clone) -> Result<(), FsError> {
+        let mut txn = Txn::begin(self)?;
+        for file in files.clone() {
+            txn.put(Table::Active, table::file_key(file), bytes::Bytes::new());
+        }
+        let committed = txn.commit_state()?;
+        self.wait_durable(committed.appended.lsn)?;
+        self.active.load(files);
+        Ok(())
+    }
+
+    /// Takes off marks that have not been needed for some time.
+    pub(crate) fn unmark_idle(&self) -> Result<(), FsError> {
+        for file in self.active.idle() {
+            let object = self.object(file)?;
+            let _lock = object.write();
+            let mut txn = Txn::begin(self)?;
+            txn.delete(Table::Active, table::file_key(file));
+            self.active.remove(file);
+            txn.commit_state()?;
+        }
+        Ok(())
+    }
+}

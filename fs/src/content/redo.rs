@@ -1,0 +1,164 @@
+//! What recovery has to do to an object after a crash. Pure: edits in, a plan out.
+//!
+//! After a crash the journal says which edits were made to a file since the checkpoint; the object shows any part of their
+//! effects. [`plan`] goes through the edits from the newest to the oldest with the set of bytes that something newer has
+//! determined, and leaves those alone.
+//!
+//! What the writer keeps to, all under the object's exclusive lock:
+//!
+//! 1. Effects reach the object in the order of the journal.
+//! 2. An edit other than an extent is journalled *before* its effect.
+//! 3. An extent starts at or beyond the file's size, and its bytes are in the object *before* it is journalled; they are durable
+//!    there before the journal is durable that far. (So then is every earlier effect: the same flush took it along.)
+//! 4. When journalling fails, the object is cut back to the file's size before anything else is done to it.
+//!
+//! # Why the plan is right
+//!
+//! Take any byte below the final size, and the newest edit that determines it. (A write and an extent determine their range,
+//! a punch too; a truncation to `size` determines all from `size` on, as zero; a replacement determines all.)
+//!
+//! - *A write, punch, truncation or replacement*: the plan writes the byte or punches it, whatever the object shows.
+//! - *An extent*: its bytes were in the object when it was journalled (3). Effects before it came before (1), so they
+//!   don't disturb it. Effects after it don't determine this byte. So the object shows the right byte; the plan doesn't touch it.
+//! - *None*: no effect since the checkpoint touched it, and what was written for an extent whose record is lost lies beyond the
+//!   size that the file had then (3), which is the final size. The object shows the checkpoint's byte; the plan doesn't touch it.
+//!
+//! Bytes beyond the final size are cut off. This holds for every subset of the effects after the last extent, in any order, also
+//! for torn ones: the page cache may write back what it likes.
+//!
+//! # Why it may be run again
+//!
+//! The plan depends on the journal alone, not on the object. Its steps touch no byte of a surviving extent or of the checkpoint,
+//! so after any part of them the argument above holds again. The steps are disjoint, so their order doesn't matter.
+//!
+//! It may also start too early: with edits that an earlier checkpoint has covered.
+//!
+//! # What it can't do
+//!
+//! Power loss may take records whose effects reached the disk. Where such an effect destroyed committed bytes (an overwrite in
+//! place, and just so a cut or a hole, with whatever then filled the room), the journal doesn't know of it. For that, objects are
+//! marked active before committed bytes in them are destroyed.
+
+use std::ops::Range;
+
+use super::range_set::RangeSet;
+
+/// An edit of one file's content, as journalled. `S` says where the bytes of a write by value are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Edit<S> {
+    /// Bytes by value.
+    Write {
+        /// Where, in bytes.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// Where to find them.
+        source: S,
+    },
+    /// Bytes that were in the object before the edit was journalled.
+    Extent {
+        /// Where, in bytes.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
+    /// The file ends at `size`; where it grows, with a hole.
+    Truncate {
+        /// The new size in bytes.
+        size: u64,
+    },
+    /// A hole, which doesn't change the size.
+    Punch {
+        /// Where, in bytes.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
+    /// All content is a hole of `size` bytes.
+    Replace {
+        /// The new size in bytes.
+        size: u64,
+    },
+}
+
+/// What makes one object right: the length, the holes and the writes, in any order. See [`super::redo_run`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan<S> {
+    /// The length that the object must have.
+    pub size: u64,
+    /// Where it must be zero: disjoint from one another and from the writes, all below `size`.
+    pub holes: Vec<Range<u64>>,
+    /// What must be written: disjoint, all below `size`.
+    pub writes: Vec<Rewrite<S>>,
+    /// An object that is shorter than this before the first step has lost bytes of an extent: the store is damaged.
+    pub min_len: u64,
+}
+
+/// A part of a write by value that nothing newer has overwritten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rewrite<S> {
+    /// Where in the object, in bytes.
+    pub offset: u64,
+    /// Whose bytes.
+    pub source: S,
+    /// From which of them on.
+    pub source_offset: u64,
+    /// How many.
+    pub len: u64,
+}
+
+/// Plans for one file: its `edits` in the order of the journal, and the size that it has after them.
+pub fn plan<S, I>(edits: I, size: u64) -> Plan<S>
+where
+    S: Copy,
+    I: IntoIterator<Item = Edit<S>, IntoIter: DoubleEndedIterator>,
+{
+    // Cutting to the final size is the newest edit of all: nothing beyond it is of interest.
+    let mut covered = RangeSet::from(size..u64::MAX);
+    let mut holes = RangeSet::new();
+    let mut plan = Plan { size, holes: Vec::new(), writes: Vec::new(), min_len: 0 };
+    for edit in edits.into_iter().rev() {
+        let range = edit.range();
+        for gap in covered.gaps(range.clone()) {
+            match edit {
+                Edit::Write { offset, source, .. } => plan.writes.push(Rewrite {
+                    offset: gap.start,
+                    source,
+                    source_offset: gap.start - offset,
+                    len: gap.end - gap.start,
+                }),
+                Edit::Extent { .. } => plan.min_len = plan.min_len.max(gap.end),
+                Edit::Truncate { .. } | Edit::Punch { .. } | Edit::Replace { .. } => holes.insert(gap),
+            }
+        }
+        covered.insert(range);
+    }
+    plan.holes = holes.iter().collect();
+    plan
+}
+
+/// The size after `edits` of a file that had `size` bytes before them.
+pub fn size_after<S>(size: u64, edits: impl IntoIterator<Item = Edit<S>>) -> u64 {
+    edits.into_iter().fold(size, |size, edit| match edit {
+        Edit::Write { len: 0, .. } | Edit::Extent { len: 0, .. } | Edit::Punch { .. } => size,
+        Edit::Write { offset, len, .. } | Edit::Extent { offset, len } => size.max(offset.saturating_add(len)),
+        Edit::Truncate { size } | Edit::Replace { size } => size,
+    })
+}
+
+impl<S> Edit<S> {
+    /// The bytes that it determines.
+    fn range(&self) -> Range<u64> {
+        match *self {
+            Edit::Write { offset, len, .. } | Edit::Extent { offset, len } | Edit::Punch { offset, len } => {
+                offset..offset.saturating_add(len)
+            }
+            Edit::Truncate { size } => size..u64::MAX,
+            Edit::Replace { .. } => 0..u64::MAX,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "redo_tests.rs"]
+mod tests;

@@ -1,0 +1,73 @@
+//! Changing attributes.
+
+use proto::ids::FileId;
+use proto::record::{Edit, Op, Perms};
+
+use crate::error::FsError;
+use crate::tree::inode::Inode;
+use crate::txn::Txn;
+use crate::types::{Attr, Caller, SetAttr, SetTime};
+use crate::volume::Volume;
+
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+const GROUP_EXECUTE: u32 = 0o010;
+
+impl Volume {
+    /// Sets attributes; the size first, as a change of content.
+    pub fn setattr(&self, caller: Caller, file: FileId, set: SetAttr) -> Result<Attr, FsError> {
+        if let Some(size) = set.size {
+            let kill_suid = caller.uid != 0;
+            self.edit(file, Edit::Truncate { size }, kill_suid)?;
+        }
+        if set.uid.or(set.gid).is_some() {
+            self.drop_capabilities(file)?;
+        }
+        let txn = Txn::begin(self)?;
+        let inode = txn.existing(file)?;
+        let now = txn.now();
+        let at = |time: SetTime| match time {
+            SetTime::Now => now,
+            SetTime::At(time) => time,
+        };
+        let perms = Some(new_perms(&inode, &set)).filter(|_| set.mode.or(set.uid).or(set.gid).is_some());
+        let (atime, mtime) = (set.atime.map(at), set.mtime.map(at));
+        if perms.is_none() && atime.is_none() && mtime.is_none() {
+            drop(txn);
+            return self.getattr(file);
+        }
+        let touched = [inode.created, inode.perms_stamp, inode.mtime_stamp];
+        super::commit(txn, Op::SetAttr { file, perms, atime, mtime, time: now }, touched)?;
+        self.getattr(file)
+    }
+}
+
+/// A change of owner clears suid and sgid unless the mode is set with it, as the kernel does for its own file systems.
+fn new_perms(inode: &Inode, set: &SetAttr) -> Perms {
+    let mut perms = inode.perms;
+    if (set.uid.is_some() || set.gid.is_some()) && !inode.is_dir() {
+        perms.mode = without_suid(perms.mode);
+    }
+    perms.mode = set.mode.map_or(perms.mode, |mode| mode & 0o7777);
+    perms.uid = set.uid.unwrap_or(perms.uid);
+    perms.gid = set.gid.unwrap_or(perms.gid);
+    perms
+}
+
+/// Without suid, and without sgid where the group may execute (elsewhere it once meant mandatory locking, and stays).
+pub(crate) fn without_suid(mode: u32) -> u32 {
+    let sgid = if mode & GROUP_EXECUTE != 0 { SETGID } else { 0 };
+    mode & !(SETUID | sgid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suid_goes_and_sgid_only_where_the_group_may_execute() {
+        assert_eq!(without_suid(0o6755), 0o0755);
+        assert_eq!(without_suid(0o6745), 0o2745);
+        assert_eq!(without_suid(0o1777), 0o1777);
+    }
+}

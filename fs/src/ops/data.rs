@@ -1,0 +1,251 @@
+//! Reading and changing content.
+//!
+//! A write is journalled by value when it is short or overwrites bytes, and by extent when it is long and adds to the end:
+//!
+//! | | first | then | then |
+//! |---|---|---|---|
+//! | by value | batch with the bytes appended to the journal | bytes into the object | rows visible |
+//! | by extent | bytes into the object, beyond its committed end | batch appended | rows visible |
+//!
+//! By value, a crash after the first step is completed by recovery. By extent, a crash after the first step leaves bytes
+//! beyond the end that no row knows: they are cut when the object is next opened.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proto::hlc::Stamp;
+use proto::ids::FileId;
+use proto::record::{ContentChange, Data, Edit, MAX_DATA_BYTES, Op, Record};
+
+use super::LANE;
+use super::attr::without_suid;
+use crate::content::object::Object;
+use crate::error::FsError;
+use crate::pins::Extent;
+use crate::store::batch::Effect;
+use crate::tree::apply;
+use crate::txn::{Txn, deps};
+use crate::types::{HandleId, Invalidation};
+use crate::volume::{ObjectState, Volume};
+
+/// Shorter writes go by value: one flush of the journal then serves many files.
+pub(crate) const EXTENT_MIN_BYTES: usize = 64 << 10;
+
+impl Volume {
+    /// Reads up to `len` bytes; fewer at the end of the file.
+    pub fn read(&self, handle: HandleId, offset: u64, len: u32) -> Result<Vec<u8>, FsError> {
+        let handle = self.handle(handle)?;
+        if !handle.flags.read {
+            return Err(FsError::BadHandle);
+        }
+        let mut bytes = vec![0; len as usize];
+        let read = self.object(handle.file)?.read_at(offset, &mut bytes).map_err(disk("reading an object"))?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    /// Writes; an appending handle at the end, whatever the offset. `kill_suid` clears suid and sgid.
+    pub fn write(&self, handle: HandleId, offset: u64, data: &[u8], kill_suid: bool) -> Result<u32, FsError> {
+        let handle = self.handle(handle)?;
+        if !handle.flags.write {
+            return Err(FsError::BadHandle);
+        }
+        self.journal_unseen_before_write(handle.file)?;
+        self.drop_capabilities(handle.file)?;
+        let mut written = 0;
+        for piece in data.chunks(MAX_DATA_BYTES) {
+            let at = if handle.flags.append { At::End } else { At::Offset(offset + written as u64) };
+            match self.write_piece(handle.file, at, piece, kill_suid) {
+                Ok(()) => written += piece.len(),
+                Err(_) if written > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if handle.flags.sync {
+            self.wait_durable(self.journal.appended())?;
+        }
+        Ok(written as u32)
+    }
+
+    /// Truncation or a hole.
+    pub(crate) fn edit(&self, file: FileId, edit: Edit, kill_suid: bool) -> Result<(), FsError> {
+        check_end(match edit {
+            Edit::Truncate { size } | Edit::Replace { size } => Some(size),
+            Edit::Punch { offset, len } => offset.checked_add(len),
+            Edit::Write { .. } => None,
+        })?;
+        if self.inode(file)?.is_dir() {
+            return Err(FsError::IsDirectory);
+        }
+        self.journal_unseen_before_write(file)?;
+        self.drop_capabilities(file)?;
+        self.mark_active(file, &edit)?;
+        let object = self.object(file)?;
+        let _lock = object.write();
+        // An emptied file does not depend on what stood in it: later it wins over other sites' content whole.
+        let edit = if edit == (Edit::Truncate { size: 0 }) { Edit::Replace { size: 0 } } else { edit };
+        let txn = Txn::begin(self)?;
+        let size = txn.existing(file)?.size;
+        let edit = match edit {
+            Edit::Punch { offset, len } => {
+                let end = (offset + len).min(size);
+                if offset >= end {
+                    return Ok(());
+                }
+                Edit::Punch { offset, len: end - offset }
+            }
+            other => other,
+        };
+        self.commit_content(txn, file, &object, edit, kill_suid).map(drop)
+    }
+
+    fn write_piece(&self, file: FileId, at: At, data: &[u8], kill_suid: bool) -> Result<(), FsError> {
+        loop {
+            let object = self.object(file)?;
+            let lock = object.write();
+            let size = self.inode(file)?.size;
+            let offset = match at {
+                At::Offset(offset) => offset,
+                At::End => size,
+            };
+            check_end(offset.checked_add(data.len() as u64))?;
+            if data.len() >= EXTENT_MIN_BYTES && offset >= size {
+                return self.write_extent(file, &object, size, offset, data, kill_suid);
+            }
+            let edit = Edit::Write { offset, data: Data::Bytes(Bytes::copy_from_slice(data)) };
+            if self.needs_mark(file, size, &edit) {
+                // Marking waits for a flush: not under the lock. The mark outlives this loop's next turn.
+                drop(lock);
+                self.mark_active(file, &edit)?;
+                continue;
+            }
+            return self.commit_content(Txn::begin(self)?, file, &object, edit, kill_suid).map(drop);
+        }
+    }
+
+    /// The bytes go into the object first, beyond its committed end; flushed before the journal that refers to them.
+    fn write_extent(
+        &self,
+        file: FileId,
+        object: &Arc<Object<ObjectState>>,
+        size: u64,
+        offset: u64,
+        data: &[u8],
+        kill_suid: bool,
+    ) -> Result<(), FsError> {
+        let written = object.write_all_at(offset, data).map_err(disk("writing an object"));
+        let committed = written.and_then(|()| {
+            self.dirty.mark(file, object.handle());
+            let edit = Edit::Write { offset, data: Data::Extent(data.len() as u32) };
+            self.commit_content(Txn::begin(self)?, file, object, edit, kill_suid).map(drop)
+        });
+        if committed.is_err() {
+            // Nothing refers to the bytes. If they can't be cut now, the site stops: a later write beyond the end would show them.
+            if let Err(error) = object.set_len(size) {
+                return Err(self.stop_writing("bytes of a failed write could not be cut off", error));
+            }
+        }
+        committed
+    }
+
+    /// Journals a content change made by this site and makes it. The caller holds the object's lock.
+    pub(crate) fn commit_content(
+        &self,
+        mut txn: Txn<'_>,
+        file: FileId,
+        object: &Arc<Object<ObjectState>>,
+        edit: Edit,
+        kill_suid: bool,
+    ) -> Result<crate::txn::Committed, FsError> {
+        let inode = txn.existing(file)?;
+        let time = txn.now();
+        let mode = Some(without_suid(inode.perms.mode)).filter(|mode| kill_suid && *mode != inode.perms.mode);
+        let change = ContentChange { file, base: inode.content, edit, mtime: Some(time), mode, time };
+        self.save_overwritten(&mut txn, object, inode.size, &change)?;
+        let touched = [inode.created, inode.content];
+        let effect = effect_of(&change.edit, 0);
+        let committed = commit_change(txn, change, touched, effect, object)?;
+        if mode.is_some() {
+            self.invalidate_later(Invalidation::Attr { file });
+        }
+        Ok(committed)
+    }
+
+    /// Copies the bytes that the change overwrites and that unacknowledged records refer to into the journal.
+    pub(crate) fn save_overwritten(
+        &self,
+        txn: &mut Txn<'_>,
+        object: &Object<ObjectState>,
+        size: u64,
+        change: &ContentChange,
+    ) -> Result<(), FsError> {
+        let range = overwritten(size, &change.edit);
+        let pieces = self.pins.lock().overlapping(change.file, range);
+        for piece in pieces {
+            txn.save_piece(object, change.file, piece)?;
+        }
+        Ok(())
+    }
+}
+
+/// Commits a content record with its effect.
+pub(crate) fn commit_change(
+    mut txn: Txn<'_>,
+    change: ContentChange,
+    touched: impl IntoIterator<Item = Stamp>,
+    effect: Option<Effect>,
+    object: &Arc<Object<ObjectState>>,
+) -> Result<crate::txn::Committed, FsError> {
+    let file = change.file;
+    let stamp = txn.next_stamp(LANE);
+    let deps = deps(stamp.position.site, LANE, touched);
+    if let Edit::Write { offset, data: Data::Extent(len) } = &change.edit {
+        txn.pin(LANE, stamp.position.seq, Extent { file, offset: *offset, len: u64::from(*len) });
+    }
+    let op = Op::Content(change);
+    apply::apply(&mut txn, stamp, &op).map_err(super::local)?;
+    if let Some(effect) = effect {
+        txn.effect(file, effect);
+    }
+    let record = Record { seq: stamp.position.seq, hlc: stamp.hlc, deps, op };
+    let objects = BTreeMap::from([(file, Arc::clone(object))]);
+    txn.commit_own(LANE, &record, &objects)
+}
+
+/// What an edit does to the object; `record` is the index of its record in the batch.
+pub(crate) fn effect_of(edit: &Edit, record: u32) -> Option<Effect> {
+    Some(match edit {
+        Edit::Write { offset, data: Data::Bytes(_) } => Effect::Write { offset: *offset, record },
+        Edit::Write { offset, data: Data::Extent(len) } => Effect::Extent { offset: *offset, len: u64::from(*len) },
+        Edit::Truncate { size } => Effect::Truncate { size: *size },
+        Edit::Punch { offset, len } => Effect::Punch { offset: *offset, len: *len },
+        Edit::Replace { size } => Effect::Replace { size: *size },
+    })
+}
+
+/// The committed bytes that an edit takes away.
+pub(crate) fn overwritten(size: u64, edit: &Edit) -> Range<u64> {
+    match edit {
+        Edit::Write { offset, data } => *offset..(*offset + data.len()).min(size).max(*offset),
+        Edit::Punch { offset, len } => *offset..(*offset + *len).min(size).max(*offset),
+        Edit::Truncate { size: new } => *new..size.max(*new),
+        Edit::Replace { .. } => 0..size,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum At {
+    Offset(u64),
+    End,
+}
+
+/// Files end at 2^63 - 1 at the latest.
+fn check_end(end: Option<u64>) -> Result<(), FsError> {
+    if end.is_some_and(|end| end <= i64::MAX as u64) { Ok(()) } else { Err(FsError::TooLarge) }
+}
+
+pub(crate) fn disk(what: &'static str) -> impl FnOnce(std::io::Error) -> FsError {
+    move |source| FsError::Disk { what, source }
+}

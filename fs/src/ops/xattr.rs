@@ -1,0 +1,108 @@
+//! Extended attributes.
+
+use bytes::Bytes;
+use proto::ids::FileId;
+use proto::record::{MAX_XATTR_NAME_BYTES, MAX_XATTR_VALUE_BYTES, Op};
+
+use crate::error::FsError;
+use crate::store::table::{self, Table};
+use crate::tree::xattr::Xattr;
+use crate::txn::Txn;
+use crate::types::XattrMode;
+use crate::volume::Volume;
+
+/// As much as the kernel lets a list be (`XATTR_LIST_MAX`).
+const MAX_LIST_BYTES: usize = 1 << 16;
+
+const CAPABILITIES: &[u8] = b"security.capability";
+
+impl Volume {
+    /// Sets an attribute.
+    pub fn setxattr(&self, file: FileId, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), FsError> {
+        check_name(name)?;
+        if value.len() > MAX_XATTR_VALUE_BYTES {
+            return Err(FsError::XattrRange);
+        }
+        let txn = Txn::begin(self)?;
+        let present = txn.get(Table::Xattr, &table::xattr_key(file, name))?.map(Xattr::decode).transpose()?;
+        match (mode, present.as_ref().is_some_and(|xattr| xattr.value.is_some())) {
+            (XattrMode::Create, true) => return Err(FsError::Exists),
+            (XattrMode::Replace, false) => return Err(FsError::NoXattr),
+            (_, true) => {}
+            (_, false) => {
+                let list_bytes: usize = self.listxattr(file)?.iter().map(|name| name.len() + 1).sum();
+                if list_bytes + name.len() + 1 > MAX_LIST_BYTES {
+                    return Err(FsError::Disk { what: "one more extended attribute", source: no_space() });
+                }
+            }
+        }
+        set(txn, file, name, Some(Bytes::copy_from_slice(value)), present)
+    }
+
+    /// An attribute's value.
+    pub fn getxattr(&self, file: FileId, name: &[u8]) -> Result<Bytes, FsError> {
+        let row = self.rows.get(Table::Xattr, &table::xattr_key(file, name))?.ok_or(FsError::NoXattr)?;
+        Xattr::decode(row)?.value.ok_or(FsError::NoXattr)
+    }
+
+    /// The names of all attributes.
+    pub fn listxattr(&self, file: FileId) -> Result<Vec<Bytes>, FsError> {
+        let mut names = Vec::new();
+        for (key, row) in self.rows.scan(Table::Xattr, &table::file_key(file), None, usize::MAX)? {
+            if Xattr::decode(row)?.value.is_some() {
+                names.push(key.slice(8..));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Removes an attribute.
+    pub fn removexattr(&self, file: FileId, name: &[u8]) -> Result<(), FsError> {
+        check_name(name)?;
+        let txn = Txn::begin(self)?;
+        let present = txn.get(Table::Xattr, &table::xattr_key(file, name))?.map(Xattr::decode).transpose()?;
+        if present.as_ref().is_none_or(|xattr| xattr.value.is_none()) {
+            return Err(FsError::NoXattr);
+        }
+        set(txn, file, name, None, present)
+    }
+
+    /// A file that is changed, or given away, loses its capabilities, as the kernel does it for its own file systems.
+    pub(crate) fn drop_capabilities(&self, file: FileId) -> Result<(), FsError> {
+        if self.rows.get(Table::Xattr, &table::xattr_key(file, CAPABILITIES))?.is_none() {
+            return Ok(());
+        }
+        match self.removexattr(file, CAPABILITIES) {
+            Err(FsError::NoXattr) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// Which attributes are kept: programs' own and the kernel's for files. POSIX ACLs would have to be enforced, and the policy of a directory obeyed:
+/// neither is done yet, so neither is taken.
+fn check_name(name: &[u8]) -> Result<(), FsError> {
+    if name.len() > MAX_XATTR_NAME_BYTES {
+        return Err(FsError::XattrRange);
+    }
+    if name.starts_with(b"user.syncline.") {
+        return Err(FsError::NotSupported("user.syncline.* is kept for the policy of directories"));
+    }
+    let kept = [&b"user."[..], b"trusted.", b"security."];
+    if kept.iter().any(|namespace| name.starts_with(namespace)) {
+        Ok(())
+    } else {
+        Err(FsError::NotSupported("an extended attribute outside user, trusted and security"))
+    }
+}
+
+fn set(txn: Txn<'_>, file: FileId, name: &[u8], value: Option<Bytes>, present: Option<Xattr>) -> Result<(), FsError> {
+    let inode = txn.existing(file)?;
+    let touched = [inode.created].into_iter().chain(present.map(|xattr| xattr.stamp));
+    let time = txn.now();
+    super::commit(txn, Op::SetXattr { file, name: Bytes::copy_from_slice(name), value, time }, touched).map(drop)
+}
+
+fn no_space() -> std::io::Error {
+    rustix::io::Errno::NOSPC.into()
+}

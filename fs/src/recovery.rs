@@ -1,0 +1,160 @@
+//! Brings a store up after any end.
+//!
+//! 1. The journal's batches after the checkpoint are read in order; their rows go in front of redb again.
+//! 2. The objects that these batches changed are made right: see [`crate::content::redo`].
+//! 3. After a power loss (another boot, and no clean end) the objects marked active may hold bytes without a record, or lack a truncated end: they are cut or
+//!    taken as they are, and their content is shipped whole. See [`crate::active`].
+//! 4. Answers to peers that were noted but not made are made.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proto::codec::Reader;
+use proto::ids::FileId;
+use proto::record::{Edit, Record};
+
+use crate::content::redo;
+use crate::error::FsError;
+use crate::journal::{BatchKind, Recovered};
+use crate::ops::data::disk;
+use crate::pins::{Extent, SavedRange};
+use crate::store::batch::{Effect, State};
+use crate::store::table::{self, Repair, Table};
+use crate::tree::apply::note_repair;
+use crate::txn::Txn;
+use crate::volume::Volume;
+
+impl Volume {
+    /// Steps 1 and 2.
+    pub(crate) fn redo_journal(&self, recovered: Recovered) -> Result<(), FsError> {
+        let mut edits: BTreeMap<FileId, Vec<Journalled>> = BTreeMap::new();
+        let mut batches = 0u64;
+        for batch in recovered {
+            let batch = batch.map_err(|error| FsError::Damaged(error.to_string()))?;
+            batches += 1;
+            let state = State::decode(batch.state)?;
+            {
+                let mut writer = self.writer.lock();
+                let hlc = writer.clock.last().max(state.hlc);
+                writer.clock = proto::hlc::Clock::new(hlc, self.options.max_clock_drift);
+                writer.next_file = writer.next_file.max(state.next_file);
+            }
+            if batch.header.kind != BatchKind::Saved {
+                let records = decode_records(batch.records)?;
+                for (file, effect) in state.effects {
+                    edits.entry(file).or_default().push(journalled(effect, &records)?);
+                }
+            }
+            self.rows.publish(state.puts);
+        }
+        let files = edits.len();
+        for (file, edits) in edits {
+            self.redo_object(file, edits)?;
+        }
+        if batches > 0 {
+            tracing::info!(batches, files, "recovered from the journal");
+        }
+        Ok(())
+    }
+
+    fn redo_object(&self, file: FileId, edits: Vec<Journalled>) -> Result<(), FsError> {
+        let size = match self.inode(file) {
+            Ok(inode) => inode.size,
+            // Removed and reclaimed since: its object is gone or going.
+            Err(FsError::NotFound) => {
+                return self.remove_object(file).map_err(disk("removing an object"));
+            }
+            Err(error) => return Err(error),
+        };
+        let object = self.objects.get(file).map_err(disk("opening an object"))?;
+        let mut state = object.write();
+        let sources = edits.iter().enumerate().map(|(index, edit)| edit.edit(index));
+        let plan = redo::plan(sources.collect::<Vec<_>>(), size);
+        let bytes = |write: &redo::Rewrite<usize>| {
+            let from = write.source_offset as usize;
+            Ok(edits[write.source].bytes.slice(from..from + write.len as usize))
+        };
+        plan.run(&object, bytes).map_err(|error| FsError::Damaged(error.to_string()))?;
+        state.checked = true;
+        Ok(())
+    }
+
+    /// Unacknowledged extents, for [`crate::pins`].
+    pub(crate) fn load_pins(&self) -> Result<(), FsError> {
+        let mut pins = self.pins.lock();
+        for (key, row) in self.rows.scan(Table::Extent, b"", None, usize::MAX)? {
+            let (lane, seq) = table::extent_of_key(&key)?;
+            pins.insert(lane, seq, Extent::decode(&row)?);
+        }
+        for (key, row) in self.rows.scan(Table::Saved, b"", None, usize::MAX)? {
+            let (lane, seq) = table::extent_of_key(&key)?;
+            let offset = table::saved_offset_of_key(&key)?;
+            let len = SavedRange::decode(&row)?.len;
+            pins.mark_saved(lane, seq, offset..offset + len);
+        }
+        Ok(())
+    }
+
+    /// Step 3.
+    pub(crate) fn settle_active(&self, power_lost: bool) -> Result<(), FsError> {
+        let rows = self.rows.scan(Table::Active, b"", None, usize::MAX)?;
+        let files = rows.iter().map(|(key, _)| Ok(FileId(table::read_u64(key, "an active object")?)));
+        let files = files.collect::<Result<Vec<_>, FsError>>()?;
+        self.active.load(files.iter().copied());
+        if !power_lost {
+            return Ok(());
+        }
+        for file in files {
+            let Ok(inode) = self.inode(file) else { continue };
+            let object = self.objects.get(file).map_err(disk("opening an object"))?;
+            let len = object.len().map_err(disk("stat of an object"))?;
+            if len < inode.size {
+                // A truncation reached the disk and its record did not: it counts as done.
+                object.write().checked = true;
+                self.edit(file, Edit::Truncate { size: len }, false)?;
+            }
+            let mut txn = Txn::begin(self)?;
+            note_repair(&mut txn, Repair::Rewrite(file));
+            txn.commit_state()?;
+        }
+        Ok(())
+    }
+}
+
+fn decode_records(bytes: Bytes) -> Result<Vec<Record>, FsError> {
+    let mut reader = Reader::new(bytes);
+    let mut records = Vec::new();
+    while reader.remaining() > 0 {
+        records.push(Record::decode(&mut reader)?);
+    }
+    Ok(records)
+}
+
+/// One effect of a batch, with its bytes where they are by value.
+struct Journalled {
+    effect: Effect,
+    bytes: Bytes,
+}
+
+impl Journalled {
+    fn edit(&self, source: usize) -> redo::Edit<usize> {
+        match self.effect {
+            Effect::Write { offset, .. } => redo::Edit::Write { offset, len: self.bytes.len() as u64, source },
+            Effect::Extent { offset, len } => redo::Edit::Extent { offset, len },
+            Effect::Truncate { size } => redo::Edit::Truncate { size },
+            Effect::Punch { offset, len } => redo::Edit::Punch { offset, len },
+            Effect::Replace { size } => redo::Edit::Replace { size },
+        }
+    }
+}
+
+fn journalled(effect: Effect, records: &[Record]) -> Result<Journalled, FsError> {
+    let bytes = match effect {
+        Effect::Write { record, .. } => {
+            let bytes = records.get(record as usize).and_then(Record::bytes).cloned();
+            bytes.ok_or_else(|| FsError::Damaged("a batch lacks the bytes of its effect".into()))?
+        }
+        _ => Bytes::new(),
+    };
+    Ok(Journalled { effect, bytes })
+}

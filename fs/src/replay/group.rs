@@ -1,0 +1,262 @@
+//! Applies a peer's records, a group to a batch.
+//!
+//! A group is applied whole or not at all, together with the lane's frontier; so after a crash the peer's records go on exactly where
+//! the rows end. Short writes are journalled by value, as local ones. Long ones go into the object first and are flushed with it; the
+//! origin still has them until they are acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proto::hlc::Stamp;
+use proto::ids::{FileId, Incarnation, Lane, LanePoint, Position, SiteId};
+use proto::record::{ContentChange, Data, Edit, Op, Record};
+
+use super::{ReplayError, Replayed};
+use crate::content::object::Object;
+use crate::error::FsError;
+use crate::ops::data::{EXTENT_MIN_BYTES, disk, effect_of};
+use crate::store::batch::Effect;
+use crate::store::table::{self, Table};
+use crate::tree::apply::{self, ApplyError};
+use crate::tree::content::Decision;
+use crate::txn::{Committed, Txn};
+use crate::volume::{ObjectState, Volume, decode_point, encode_point};
+
+/// Bounds of a group: the writer's lock is held for it.
+const GROUP_RECORDS: usize = 256;
+const GROUP_BYTES: u64 = 1 << 20;
+
+struct Group {
+    committed: Committed,
+    applied: usize,
+    stopped: Option<ReplayError>,
+}
+
+impl Volume {
+    /// Applies consecutive records of a peer's lane. Those at or below the frontier were sent twice and are passed over.
+    pub fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed {
+        let mut lsn = self.journal.appended();
+        let mut stopped = None;
+        let frontier = self.frontier(origin, lane);
+        let point = |record: &Record| LanePoint { incarnation, seq: record.seq };
+        let mut rest = &records[records.partition_point(|record| point(record) <= frontier)..];
+        while !rest.is_empty() && stopped.is_none() {
+            match self.replay_group(origin, incarnation, lane, rest) {
+                Ok(group) => {
+                    lsn = group.committed.appended.lsn;
+                    self.invalidate(&group.committed.invalidations);
+                    rest = &rest[group.applied..];
+                    stopped = group.stopped;
+                }
+                Err(error) => stopped = Some(error),
+            }
+        }
+        if let Err(error) = self.run_repairs() {
+            tracing::error!(%error, "an answer to a peer's record waits for the next replay or start");
+        }
+        Replayed { applied: self.frontier(origin, lane), lsn, stopped }
+    }
+
+    /// The last position of the lane applied here.
+    pub fn frontier(&self, origin: SiteId, lane: Lane) -> LanePoint {
+        let row = self.rows.get(Table::Frontier, &table::lane_key(origin, lane));
+        match row.map(|row| row.map(decode_point)) {
+            Ok(Some(Ok(point))) => point,
+            Ok(None) => LanePoint::START,
+            Ok(Some(Err(error))) => {
+                tracing::error!(%origin, %lane, %error, "a frontier cannot be read");
+                LanePoint::START
+            }
+            Err(error) => {
+                tracing::error!(%origin, %lane, %error, "a frontier cannot be read");
+                LanePoint::START
+            }
+        }
+    }
+
+    fn replay_group(
+        &self,
+        origin: SiteId,
+        incarnation: Incarnation,
+        lane: Lane,
+        records: &[Record],
+    ) -> Result<Group, ReplayError> {
+        if origin == self.site() {
+            let seq = records[0].seq;
+            return Err(ReplayError::Refused { seq, why: "it claims to be this site's own".into() });
+        }
+        let records = first_group(records);
+        self.mark_overwritten(records)?;
+        let objects = self.objects_of(records)?;
+        let locks: Vec<_> = objects.values().map(|object| object.write()).collect();
+        let txn = Txn::begin(self)?;
+        let frontier = self.frontier(origin, lane);
+        let first = Position { site: origin, incarnation, lane, seq: records[0].seq };
+        let expected = if incarnation == frontier.incarnation { frontier.seq.next() } else { proto::ids::Seq(1) };
+        if first.seq != expected || incarnation < frontier.incarnation {
+            return Err(ReplayError::Gap { expected, got: first.seq });
+        }
+        let mut making = Making { txn, objects: &objects, journalled: Vec::new(), pending: BTreeSet::new() };
+        let mut stopped = None;
+        let mut applied = 0;
+        for record in records {
+            let position = Position { seq: record.seq, ..first };
+            match making.record(position, record) {
+                Ok(Step::Applied) => applied += 1,
+                Ok(Step::NextGroup) => break,
+                // What the record left in the transaction's rows is not to be committed.
+                Err(error) if applied == 0 => return Err(error),
+                Err(error) => {
+                    stopped = Some(error);
+                    break;
+                }
+            }
+        }
+        if matches!(stopped, Some(ReplayError::Refused { .. } | ReplayError::Fs(_))) {
+            // The failed record may have changed rows: apply those before it alone.
+            drop(making);
+            drop(locks);
+            return self.replay_group(origin, incarnation, lane, &records[..applied]);
+        }
+        let last = records[applied - 1].seq;
+        let Making { mut txn, journalled, .. } = making;
+        let point = LanePoint { incarnation, seq: last };
+        txn.put(Table::Frontier, table::lane_key(origin, lane), encode_point(point));
+        let committed = txn.commit_replayed(first, last, &journalled, &objects)?;
+        Ok(Group { committed, applied, stopped })
+    }
+
+    /// Marks the objects of which the group overwrites committed bytes, with one flush for all.
+    fn mark_overwritten(&self, records: &[Record]) -> Result<(), FsError> {
+        let mut files = BTreeSet::new();
+        for change in records.iter().filter_map(content) {
+            match self.inode(change.file) {
+                Ok(inode) if self.needs_mark(change.file, inode.size, &change.edit) => {
+                    files.insert(change.file);
+                }
+                Ok(_) | Err(FsError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if files.is_empty() { Ok(()) } else { self.mark_all(files) }
+    }
+
+    /// The objects of the files whose content the group changes, of those that are here or that it creates.
+    fn objects_of(&self, records: &[Record]) -> Result<BTreeMap<FileId, Arc<Object<ObjectState>>>, FsError> {
+        let mut objects = BTreeMap::new();
+        let mut created = BTreeSet::new();
+        for record in records {
+            if let Op::Create { file, .. } = &record.op {
+                created.insert(*file);
+            }
+            let Some(change) = content(record) else { continue };
+            if objects.contains_key(&change.file) {
+                continue;
+            }
+            let object = if created.contains(&change.file) {
+                self.objects.get(change.file).map_err(disk("opening an object"))?
+            } else {
+                match self.object(change.file) {
+                    Err(FsError::NotFound) => continue,
+                    object => object?,
+                }
+            };
+            objects.insert(change.file, object);
+        }
+        Ok(objects)
+    }
+}
+
+enum Step {
+    Applied,
+    /// The record must see the effects of those before it in the object.
+    NextGroup,
+}
+
+/// A group's transaction, being made.
+struct Making<'a> {
+    txn: Txn<'a>,
+    objects: &'a BTreeMap<FileId, Arc<Object<ObjectState>>>,
+    /// Records whose bytes the batch carries.
+    journalled: Vec<Record>,
+    /// Files with effects that are made only at the commit.
+    pending: BTreeSet<FileId>,
+}
+
+impl Making<'_> {
+    fn record(&mut self, position: Position, record: &Record) -> Result<Step, ReplayError> {
+        let now_ms = self.txn.volume.now_ms();
+        if let Some(dep) = record.deps.iter().find(|dep| !self.is_applied(**dep, position)) {
+            return Err(ReplayError::MissingDep(*dep));
+        }
+        let long = record.bytes().is_some_and(|bytes| bytes.len() >= EXTENT_MIN_BYTES);
+        if long && content(record).is_some_and(|change| self.pending.contains(&change.file)) {
+            return Ok(Step::NextGroup);
+        }
+        if record.extent_len() > 0 {
+            return Err(ReplayError::Refused { seq: record.seq, why: "its bytes did not come with it".into() });
+        }
+        self.txn.clock().observe(record.hlc, now_ms)?;
+        let stamp = Stamp { hlc: record.hlc, position };
+        let size = content(record).and_then(|change| self.txn.inode(change.file).transpose()).transpose()?;
+        let size = size.map_or(0, |inode| inode.size);
+        let decision = apply::apply(&mut self.txn, stamp, &record.op).map_err(|error| match error {
+            ApplyError::Refused(why) => ReplayError::Refused { seq: record.seq, why },
+            ApplyError::Fs(error) => ReplayError::Fs(error),
+        })?;
+        if let (Decision::Make, Some(change)) = (decision, content(record)) {
+            self.make(record, change, size, long)?;
+        }
+        Ok(Step::Applied)
+    }
+
+    fn make(&mut self, record: &Record, change: &ContentChange, size: u64, long: bool) -> Result<(), FsError> {
+        let file = change.file;
+        let object = self.objects.get(&file).ok_or_else(|| FsError::Damaged(format!("no object for file {file}")))?;
+        let volume = self.txn.volume;
+        volume.save_overwritten(&mut self.txn, object, size, change)?;
+        if let (true, Edit::Write { offset, data: Data::Bytes(bytes) }) = (long, &change.edit) {
+            object.write_all_at(*offset, bytes).map_err(disk("writing an object"))?;
+            volume.dirty.mark(file, object.handle());
+            self.txn.effect(file, Effect::Extent { offset: *offset, len: bytes.len() as u64 });
+            return Ok(());
+        }
+        if let Some(effect) = effect_of(&change.edit, self.journalled.len() as u32) {
+            if matches!(effect, Effect::Write { .. }) {
+                self.journalled.push(record.clone());
+            }
+            self.pending.insert(file);
+            self.txn.effect(file, effect);
+        }
+        Ok(())
+    }
+
+    /// Whether a record that this one was made upon is applied here. `position` is this record's own.
+    fn is_applied(&self, dep: Position, position: Position) -> bool {
+        let volume = self.txn.volume;
+        if dep.site == position.site && dep.lane == position.lane {
+            return dep < position;
+        }
+        if dep.site == volume.site() {
+            return dep < volume.next_position(dep.lane);
+        }
+        dep.point() <= volume.frontier(dep.site, dep.lane)
+    }
+}
+
+fn content(record: &Record) -> Option<&ContentChange> {
+    match &record.op {
+        Op::Content(change) => Some(change),
+        _ => None,
+    }
+}
+
+fn first_group(records: &[Record]) -> &[Record] {
+    let mut bytes = 0;
+    let fits = records.iter().take(GROUP_RECORDS).take_while(|record| {
+        let first = bytes == 0;
+        bytes += record.data_len() + 1;
+        first || bytes <= GROUP_BYTES
+    });
+    &records[..fits.count()]
+}

@@ -1,0 +1,51 @@
+//! Peers' records: applying them, answering them, and clearing up after removals.
+
+mod group;
+mod reclaim;
+mod repair;
+
+use proto::ids::{LanePoint, Position, Seq};
+
+use crate::error::FsError;
+use crate::journal::Lsn;
+
+/// Why replay of a lane stopped. Records before it are applied; it is never skipped.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// A record is missing before this one.
+    #[error("expected record {expected} of the lane, got {got}")]
+    Gap {
+        /// What comes next here.
+        expected: Seq,
+        /// What came.
+        got: Seq,
+    },
+    /// The record was made upon one that is not applied here yet.
+    #[error("waits for {0}")]
+    MissingDep(Position),
+    /// The origin's clock is too far ahead.
+    #[error(transparent)]
+    Drift(#[from] proto::hlc::Drift),
+    /// The record breaks a rule that every honest site keeps.
+    #[error("record {seq} is refused: {why}")]
+    Refused {
+        /// The record.
+        seq: Seq,
+        /// The rule.
+        why: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+}
+
+/// What a call of replay did.
+#[derive(Debug)]
+pub struct Replayed {
+    /// The lane's frontier now.
+    pub applied: LanePoint,
+    /// It is durable when this batch is.
+    pub lsn: Lsn,
+    /// Why not all records were applied.
+    pub stopped: Option<ReplayError>,
+}

@@ -1,0 +1,139 @@
+//! Records that this site makes in answer to peers' records.
+//!
+//! Replay notes what is needed in the batch that shows the need; the answer is made afterwards, in batches of its own, the last of which
+//! takes the note away. A crash in between makes the answer again, which changes nothing more.
+
+use std::sync::Arc;
+
+use proto::ids::{EntryId, FileId};
+use proto::record::{ContentChange, Data, Edit, MAX_DATA_BYTES, Move, Op};
+
+use crate::content::holes::DataSegments;
+use crate::content::object::Object;
+use crate::error::FsError;
+use crate::ops;
+use crate::ops::data::{commit_change, disk};
+use crate::store::batch::Effect;
+use crate::store::table::{self, Repair, Table};
+use crate::tree::entry::Entry;
+use crate::tree::inode::Inode;
+use crate::txn::Txn;
+use crate::volume::{ObjectState, Volume};
+
+impl Volume {
+    /// Makes every answer that has been noted.
+    pub(crate) fn run_repairs(&self) -> Result<(), FsError> {
+        for (key, _) in self.rows.scan(Table::Repair, b"", None, usize::MAX)? {
+            match table::repair_of_key(&key)? {
+                Repair::Rewrite(file) => self.rewrite(file)?,
+                Repair::Restore(entry) => self.restore(entry)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Ships a file's content whole, as it stands here: a replacement, then its data by extent. Nothing changes here but the stamps.
+    fn rewrite(&self, file: FileId) -> Result<(), FsError> {
+        let note = table::repair_key(Repair::Rewrite(file));
+        let object = match self.object(file) {
+            Err(FsError::NotFound) => return self.drop_note(&note),
+            object => object?,
+        };
+        let _lock = object.write();
+        tracing::info!(%file, "content that another site had not seen is shipped whole");
+        self.dirty.mark(file, object.handle());
+        let size = self.inode(file)?.size;
+        self.reship(file, &object, Edit::Replace { size }, None)?;
+        let handle = Arc::clone(object.handle());
+        for segment in DataSegments::new(&handle, 0, size, MAX_DATA_BYTES as u64) {
+            let (offset, len) = segment.map_err(disk("looking for data"))?;
+            let edit = Edit::Write { offset, data: Data::Extent(len as u32) };
+            self.reship(file, &object, edit, Some(Effect::Extent { offset, len }))?;
+        }
+        self.drop_note(&note)
+    }
+
+    fn reship(
+        &self,
+        file: FileId,
+        object: &Arc<Object<ObjectState>>,
+        edit: Edit,
+        effect: Option<Effect>,
+    ) -> Result<(), FsError> {
+        let mut txn = Txn::begin(self)?;
+        let inode = txn.existing(file)?;
+        let time = txn.now();
+        let change = ContentChange { file, base: inode.content, edit, mtime: Some(inode.mtime), mode: None, time };
+        if matches!(change.edit, Edit::Write { .. }) {
+            // The bytes get a new record that refers to them; an older one may do so too, and keeps a copy.
+            self.save_overwritten(&mut txn, object, inode.size, &change)?;
+        }
+        commit_change(txn, change, [inode.created, inode.content], effect, object).map(drop)
+    }
+
+    /// Puts an entry back where it was, with the directories above it that were removed too.
+    fn restore(&self, id: EntryId) -> Result<(), FsError> {
+        let note = table::repair_key(Repair::Restore(id));
+        let mut txn = Txn::begin(self)?;
+        txn.delete(Table::Repair, note);
+        let mut moves = Vec::new();
+        let mut touched = Vec::new();
+        let mut next = Some(id);
+        while let Some(id) = next {
+            let Some(entry) = txn.entry(id)? else { break };
+            let Some(inode) = txn.inode(entry.file)? else { break };
+            let Some((parent, name)) = place_to_go(&txn, &entry, &inode)? else { break };
+            touched.extend([entry.stamp, inode.created]);
+            tracing::info!(file = %entry.file, name = ?name, "an entry that another site removed or moved goes back");
+            moves.push(Move { entry: id, file: entry.file, from: entry.parent, parent, name });
+            let above = txn.inode(parent)?;
+            next = above.filter(|above| !above.is_linked(parent)).and_then(|above| above.entry);
+        }
+        // From the top down: no entry is put into a directory without a name.
+        moves.reverse();
+        if moves.is_empty() {
+            return txn.commit_state().map(drop);
+        }
+        let time = txn.now();
+        let committed = ops::commit(txn, Op::Rename { moves, replaces: Vec::new(), time }, touched)?;
+        self.invalidate(&committed.invalidations);
+        Ok(())
+    }
+
+    fn drop_note(&self, note: &table::Key) -> Result<(), FsError> {
+        let mut txn = Txn::begin(self)?;
+        txn.delete(Table::Repair, note.clone());
+        txn.commit_state().map(drop)
+    }
+}
+
+/// A removed entry goes back to its place; a live one, of a directory in a cycle, to the place before its last move.
+fn place_to_go(txn: &Txn<'_>, entry: &Entry, inode: &Inode) -> Result<Option<(FileId, proto::name::Name)>, FsError> {
+    if !entry.is_alive() {
+        return Ok(Some((entry.parent, entry.name.clone())));
+    }
+    if !inode.is_dir() || reaches_root(txn, entry)? {
+        return Ok(None);
+    }
+    let from = entry.from.clone().unwrap_or((FileId::ROOT, entry.name.clone()));
+    let usable = txn.inode(from.0)?.is_some_and(|above| above.is_dir());
+    Ok(Some(if usable { from } else { (FileId::ROOT, entry.name.clone()) }))
+}
+
+fn reaches_root(txn: &Txn<'_>, entry: &Entry) -> Result<bool, FsError> {
+    let mut at = entry.parent;
+    for _ in 0..crate::tree::apply::MAX_DEPTH {
+        if at == FileId::ROOT {
+            return Ok(true);
+        }
+        if at == entry.file {
+            return Ok(false);
+        }
+        let Some(id) = txn.inode(at)?.and_then(|inode| inode.entry) else { return Ok(true) };
+        match txn.entry(id)? {
+            Some(above) => at = above.parent,
+            None => return Ok(true),
+        }
+    }
+    Ok(false)
+}

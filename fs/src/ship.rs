@@ -1,0 +1,162 @@
+//! This site's own records, as peers get them: in order, durable here, with all their bytes.
+
+use bytes::{Bytes, BytesMut};
+use proto::codec::Reader;
+use proto::hlc::Hlc;
+use proto::ids::{Lane, Seq};
+use proto::record::{Data, Edit, Op, Record};
+
+use crate::error::FsError;
+use crate::journal::{BatchKind, Location, ReadError};
+use crate::ops::data::disk;
+use crate::pins::SavedRange;
+use crate::store::table::{self, Table};
+use crate::volume::Volume;
+
+/// A record ready to ship: all bytes by value.
+#[derive(Clone, Debug)]
+pub struct ShipRecord {
+    /// The record.
+    pub record: Record,
+    /// Bytes of records in this lane up to and with this one, since the site began.
+    pub lane_bytes: u64,
+}
+
+/// How far a lane has come here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneHead {
+    /// The last record journalled.
+    pub appended: Seq,
+    /// The last record that survives power loss.
+    pub durable: Seq,
+    /// Bytes of records up to `appended`, since the site began.
+    pub lane_bytes: u64,
+}
+
+/// What a peer lacks of a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Backlog {
+    /// Records.
+    pub records: u64,
+    /// Bytes of records.
+    pub bytes: u64,
+    /// The clock reading of the oldest.
+    pub oldest: Option<Hlc>,
+}
+
+/// Why a lane cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadLaneError {
+    /// The journal has dropped them.
+    #[error("the records after {after} of lane {lane} are no longer in the journal")]
+    Truncated {
+        /// The lane.
+        lane: Lane,
+        /// The last record that the reader has.
+        after: Seq,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+}
+
+impl Volume {
+    /// How far a lane of this site has come.
+    pub fn lane_head(&self, lane: Lane) -> LaneHead {
+        let durable = self.journal.durable_lane_head(lane).seq;
+        let head = self.journal.lane_head(lane);
+        LaneHead { appended: head.seq, durable, lane_bytes: head.lane_bytes }
+    }
+
+    /// Durable records after `after`, in order; at least one if there is one, about `limit_bytes` at most.
+    pub fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<ShipRecord>, ReadLaneError> {
+        let batches =
+            self.journal.read_lane(lane, after, limit_bytes).map_err(|error| read_error(error, lane, after))?;
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        for batch in batches {
+            let mut reader = Reader::new(batch.records);
+            while reader.remaining() > 0 {
+                let record = Record::decode(&mut reader).map_err(FsError::from)?;
+                if record.seq <= after {
+                    continue;
+                }
+                let record = self.with_bytes(lane, record)?;
+                bytes += record.data_len();
+                records.push(ShipRecord { record, lane_bytes: batch.lane_bytes });
+            }
+            // Bytes by extent do not count in the journal's own limit.
+            if bytes >= limit_bytes as u64 {
+                break;
+            }
+        }
+        Ok(records)
+    }
+
+    /// What a peer lacks that has acknowledged up to `acknowledged`.
+    pub fn backlog(&self, lane: Lane, acknowledged: Seq) -> Result<Backlog, ReadLaneError> {
+        let head = self.lane_head(lane);
+        if acknowledged >= head.appended {
+            return Ok(Backlog { records: 0, bytes: 0, oldest: None });
+        }
+        let has =
+            self.journal.lane_bytes_at(lane, acknowledged).map_err(|error| read_error(error, lane, acknowledged))?;
+        let oldest = match self.journal.read_lane(lane, acknowledged, 1) {
+            Ok(batches) => match batches.into_iter().next() {
+                Some(batch) => Some(Record::decode(&mut Reader::new(batch.records)).map_err(FsError::from)?.hlc),
+                // Not durable yet: made within the last flush interval.
+                None => Some(Hlc::from_ms(self.now_ms())),
+            },
+            Err(error) => return Err(read_error(error, lane, acknowledged)),
+        };
+        Ok(Backlog { records: head.appended.0 - acknowledged.0, bytes: head.lane_bytes.saturating_sub(has), oldest })
+    }
+
+    /// Fills in the bytes of an extent: from the object, and from the journal where the object's have been overwritten since.
+    fn with_bytes(&self, lane: Lane, mut record: Record) -> Result<Record, FsError> {
+        let Op::Content(change) = &mut record.op else { return Ok(record) };
+        let Edit::Write { offset, data } = &mut change.edit else { return Ok(record) };
+        let Data::Extent(len) = *data else { return Ok(record) };
+        let object = self.object(change.file)?;
+        let mut bytes = BytesMut::zeroed(len as usize);
+        // Under the lock nobody overwrites the object, and what was overwritten before has been saved.
+        let lock = object.read();
+        let saved = self.rows.scan(Table::Saved, &table::extent_key(lane, record.seq), None, usize::MAX)?;
+        let read = object.read_at(*offset, &mut bytes).map_err(disk("reading an object"))?;
+        drop(lock);
+        let mut missing = read as u64..u64::from(len);
+        for (key, row) in saved.into_iter().rev() {
+            let at = table::saved_offset_of_key(&key)?.saturating_sub(*offset);
+            let kept = self.saved_bytes(SavedRange::decode(&row)?.location)?;
+            let end = at + kept.len() as u64;
+            let place = bytes.get_mut(at as usize..end as usize);
+            place
+                .ok_or_else(|| FsError::Damaged(format!("saved bytes of record {} do not fit", record.seq)))?
+                .copy_from_slice(&kept);
+            if end >= missing.end {
+                missing.end = missing.end.min(at);
+            }
+        }
+        if missing.start < missing.end {
+            let why = format!("the object of file {} lacks bytes of record {}", change.file, record.seq);
+            return Err(FsError::Damaged(why));
+        }
+        *data = Data::Bytes(bytes.freeze());
+        Ok(record)
+    }
+
+    fn saved_bytes(&self, location: Location) -> Result<Bytes, FsError> {
+        let batch = self.journal.read_at(location).map_err(|error| FsError::Damaged(error.to_string()))?;
+        if batch.header.kind != BatchKind::Saved {
+            return Err(FsError::Damaged(format!("no saved bytes at {location:?} of the journal")));
+        }
+        Ok(batch.records)
+    }
+}
+
+fn read_error(error: ReadError, lane: Lane, after: Seq) -> ReadLaneError {
+    match error {
+        ReadError::Truncated { .. } => ReadLaneError::Truncated { lane, after },
+        other => ReadLaneError::Fs(FsError::Damaged(other.to_string())),
+    }
+}

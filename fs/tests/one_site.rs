@@ -1,0 +1,112 @@
+//! One site without a mount: operations, and what a crash leaves.
+
+use std::sync::Arc;
+
+use fs::types::{Caller, HandleId, OpenFlags, RenameMode, SetAttr, XattrMode};
+use fs::volume::{Volume, VolumeOptions};
+use proto::ids::{FileId, SiteId, VolumeId};
+use proto::record::{Kind, Perms};
+
+const ROOT: Caller = Caller { uid: 0, gid: 0 };
+const READ_WRITE: OpenFlags = OpenFlags { read: true, write: true, append: false, truncate: false, sync: false };
+
+struct Store {
+    dir: tempfile::TempDir,
+}
+
+impl Store {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let perms = Perms { mode: 0o755, uid: 0, gid: 0 };
+        Volume::format(dir.path(), VolumeId([7; 16]), SiteId(1), perms).expect("a store");
+        Self { dir }
+    }
+
+    fn start(&self) -> Arc<Volume> {
+        let options = VolumeOptions { journal_file_bytes: 1 << 20, ..VolumeOptions::default() };
+        Volume::start(self.dir.path(), options).expect("a volume")
+    }
+}
+
+fn create(volume: &Volume, name: &str) -> (FileId, HandleId) {
+    let made = volume.create_open(ROOT, FileId::ROOT, name.as_bytes(), 0o644, READ_WRITE);
+    let (attr, handle) = made.expect("a file");
+    (attr.file, handle)
+}
+
+fn content(volume: &Volume, name: &str) -> Vec<u8> {
+    let attr = volume.lookup(FileId::ROOT, name.as_bytes()).expect("the file");
+    let handle = volume.open(attr.file, READ_WRITE).expect("a handle");
+    let bytes = volume.read(handle, 0, 8 << 20).expect("bytes");
+    assert_eq!(bytes.len() as u64, attr.size);
+    volume.release(handle).expect("released");
+    bytes
+}
+
+fn names(volume: &Volume, dir: FileId) -> Vec<String> {
+    let entries = volume.list(dir).expect("a listing");
+    entries.iter().map(|entry| String::from_utf8_lossy(entry.name.as_bytes()).into_owned()).collect()
+}
+
+#[test]
+fn a_crash_loses_nothing_that_returned() {
+    let store = Store::new();
+    let pattern: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
+    {
+        let volume = store.start();
+        let (_, small) = create(&volume, "small");
+        volume.write(small, 0, b"hello, world", false).expect("written");
+        volume.write(small, 7, b"there", false).expect("overwritten");
+        let (big_file, big) = create(&volume, "big");
+        volume.write(big, 0, &pattern, false).expect("written");
+        volume.write(big, 1000, &[9; 100_000], false).expect("overwritten");
+        let cut = SetAttr { size: Some(250_000), ..SetAttr::default() };
+        volume.setattr(ROOT, big_file, cut).expect("cut");
+        let dir = volume.create(ROOT, FileId::ROOT, b"dir", Kind::Directory, 0o755).expect("a directory").file;
+        volume.rename(FileId::ROOT, b"small", dir, b"moved", RenameMode::Replace).expect("moved");
+        volume.link(big_file, dir, b"linked").expect("linked");
+        volume.setxattr(big_file, b"user.x", b"value", XattrMode::Create).expect("set");
+        create(&volume, "gone");
+        volume.unlink(FileId::ROOT, b"gone").expect("removed");
+        // Dropped without a close: a crash.
+    }
+    for round in 0..3 {
+        let volume = store.start();
+        assert_eq!(names(&volume, FileId::ROOT), ["big", "dir"]);
+        let dir = volume.lookup(FileId::ROOT, b"dir").expect("the directory").file;
+        assert_eq!(names(&volume, dir), ["linked", "moved"]);
+        let big = volume.lookup(dir, b"linked").expect("the link");
+        assert_eq!((big.nlink, big.size), (2, 250_000));
+        assert_eq!(&volume.getxattr(big.file, b"user.x").expect("the value")[..], b"value");
+        let mut expected = pattern[..250_000].to_vec();
+        expected[1000..101_000].fill(9);
+        assert!(content(&volume, "big") == expected, "round {round}");
+        volume.rename(dir, b"moved", FileId::ROOT, b"back", RenameMode::NoReplace).expect("moved");
+        assert_eq!(content(&volume, "back"), b"hello, there");
+        volume.rename(FileId::ROOT, b"back", dir, b"moved", RenameMode::NoReplace).expect("moved");
+        if round == 1 {
+            volume.close().expect("closed");
+        }
+    }
+}
+
+#[test]
+fn many_operations_survive_folds_and_a_crash() {
+    let store = Store::new();
+    {
+        let volume = store.start();
+        for i in 0..3000 {
+            let (_, handle) = create(&volume, &format!("f{i}"));
+            volume.write(handle, 0, &vec![i as u8; 3000], false).expect("written");
+            volume.release(handle).expect("released");
+            if i % 3 == 0 {
+                volume.unlink(FileId::ROOT, format!("f{i}").as_bytes()).expect("removed");
+            }
+        }
+    }
+    let volume = store.start();
+    assert_eq!(names(&volume, FileId::ROOT).len(), 2000);
+    for i in (0..3000).filter(|i| i % 3 != 0) {
+        assert_eq!(content(&volume, &format!("f{i}")), vec![i as u8; 3000]);
+    }
+}

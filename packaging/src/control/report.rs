@@ -1,0 +1,119 @@
+//! What `status` and `wait` tell. The names of the JSON fields are an interface: scripts read them. What is not known is
+//! null.
+
+use serde::{Deserialize, Serialize};
+
+/// One site and its peers, as of one moment.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The volume's name.
+    pub volume: String,
+    /// This site's name.
+    pub site: String,
+    /// This site's number.
+    pub site_id: u16,
+    /// Where it is mounted.
+    pub mountpoint: String,
+    /// Where its replica lives.
+    pub store: String,
+    /// The daemon's process.
+    pub pid: u32,
+    /// The daemon's version.
+    pub version: String,
+    /// Seconds since the daemon started.
+    pub uptime_seconds: u64,
+    /// `passthrough`: the kernel reads files from the store directly; `cached`: through the daemon.
+    pub mode: String,
+    /// Bytes that the journal's files take.
+    pub journal_bytes: u64,
+    /// The other sites.
+    pub peers: Vec<PeerReport>,
+}
+
+/// One peer, seen from here: what it lacks of this site's changes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub site: u16,
+    /// `host:port` at which it is reached.
+    pub address: String,
+    /// Whether this site's changes can reach it now.
+    pub connected: bool,
+    /// Whether it has applied everything.
+    pub level: bool,
+    /// Why it isn't connected or doesn't get on.
+    pub error: Option<String>,
+    /// Age of the oldest change that it lacks; 0 when level.
+    pub lag_seconds: Option<f64>,
+    /// How many changes it lacks.
+    pub behind_records: Option<u64>,
+    /// Their size.
+    pub behind_bytes: Option<u64>,
+    /// How fast it takes them, of late; compressed.
+    pub rate_bytes_per_second: u64,
+    /// When it will be level at this rate.
+    pub eta_seconds: Option<u64>,
+    /// Each lane that has been used.
+    pub lanes: Vec<LaneReport>,
+    /// The other direction: its changes on their way to this site.
+    pub incoming: Option<IncomingReport>,
+}
+
+/// One lane to one peer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LaneReport {
+    /// `sync`, `high`, `normal` or `bulk`.
+    pub lane: String,
+    /// The last change made here.
+    pub head: u64,
+    /// The last change that the peer has applied durably; unknown until it has first connected.
+    pub acknowledged: Option<u64>,
+    /// How many changes it lacks.
+    pub behind_records: Option<u64>,
+    /// Their size.
+    pub behind_bytes: Option<u64>,
+    /// Age of the oldest that it lacks; 0 when level.
+    pub lag_seconds: Option<f64>,
+}
+
+/// A peer's changes on their way to this site.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct IncomingReport {
+    /// Whether they can come now.
+    pub connected: bool,
+    /// Why they can't, or can't be applied.
+    pub error: Option<String>,
+    /// How many this site lacks, as far as it knows.
+    pub behind_records: u64,
+}
+
+/// How waiting for peers ended.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WaitOutcome {
+    /// Those asked for, each with what it still lacks.
+    pub peers: Vec<WaitedPeer>,
+}
+
+/// One peer after waiting.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WaitedPeer {
+    /// Its name.
+    pub name: String,
+    /// Whether it has applied everything that was asked for.
+    pub level: bool,
+    /// How many changes it lacks.
+    pub behind_records: u64,
+    /// Their size.
+    pub behind_bytes: Option<u64>,
+    /// Why it isn't connected or doesn't get on.
+    pub error: Option<String>,
+}
+
+impl WaitOutcome {
+    /// Whether all are level.
+    pub fn is_level(&self) -> bool {
+        self.peers.iter().all(|peer| peer.level)
+    }
+}
