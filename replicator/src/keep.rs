@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proto::ids::{Lane, LanePoint, Seq, SiteId};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::frames;
 use crate::frontiers::Head;
@@ -19,6 +19,10 @@ use crate::watermark::StablePoint;
 
 /// The watcher looks no more often than this: writers may append hundreds of thousands of records a second.
 const WATCH_PAUSE: Duration = Duration::from_millis(1);
+/// The keeper tells the store no more often than this: peers acknowledge thousands of times a second.
+const KEEP_PAUSE: Duration = Duration::from_millis(50);
+/// How often acknowledgements are stored. A peer says again what it has, so that the newest may be lost in a crash.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long before the store is told again, after it failed.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -55,28 +59,43 @@ pub async fn keep<S: Store>(hub: Arc<Hub<S>>) {
     let mut applied = hub.applied.subscribe();
     let mut heads = hub.heads.subscribe();
     let mut members = hub.members_changed.subscribe();
-    // Acknowledgements that the store has.
     let mut stored = Acknowledgements::new();
+    let mut stored_at = Instant::now();
     loop {
-        let news = gather(&hub, &stored);
-        if !tell(&hub, news, &mut stored).await {
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
-                () = sleep(STORE_RETRY) => continue,
-            }
-        }
-        tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => return,
-            Ok(()) = acked.changed() => {}
-            Ok(()) = applied.changed() => {}
-            Ok(()) = heads.changed() => {}
-            Ok(()) = members.changed() => {}
-        }
+        let stopping = *stop.borrow_and_update();
         acked.mark_unchanged();
         applied.mark_unchanged();
         heads.mark_unchanged();
         members.mark_unchanged();
+        let mut news = gather(&hub, &stored);
+        // The first word of a peer counts at once: until it is stored, a restart would not know what holds the watermark.
+        let first = |(peer, lane, _): &(SiteId, Lane, LanePoint)| !stored.contains_key(&(*peer, *lane));
+        let due = stopping || stored_at.elapsed() >= STORE_PAUSE || news.acknowledged.iter().any(first);
+        let later = !due && !news.acknowledged.is_empty();
+        if due {
+            stored_at = Instant::now();
+        } else {
+            news.acknowledged.clear();
+        }
+        let told = tell(&hub, news, &mut stored).await;
+        if stopping {
+            return;
+        }
+        tokio::select! {
+            biased;
+            _ = stop.changed() => continue,
+            () = sleep(if told { KEEP_PAUSE } else { STORE_RETRY }) => {}
+        }
+        tokio::select! {
+            biased;
+            _ = stop.changed() => {}
+            Ok(()) = acked.changed(), if told => {}
+            Ok(()) = applied.changed(), if told => {}
+            Ok(()) = heads.changed(), if told => {}
+            Ok(()) = members.changed(), if told => {}
+            () = sleep(STORE_PAUSE), if later => {}
+            () = std::future::ready(()), if !told => {}
+        }
     }
 }
 
