@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proto::ids::{Lane, LanePoint, Seq, SiteId};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::frames;
 use crate::frontiers::Head;
@@ -23,6 +23,8 @@ const WATCH_PAUSE: Duration = Duration::from_millis(1);
 const KEEP_PAUSE: Duration = Duration::from_millis(50);
 /// How often acknowledgements are stored. A peer says again what it has, so that the newest may be lost in a crash.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How often the stable points are told again: what was removed but still open then may be closed by now.
+const RETELL_PAUSE: Duration = Duration::from_secs(10);
 /// How long before the store is told again, after it failed.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -40,8 +42,8 @@ pub async fn watch<S: Store>(hub: Arc<Hub<S>>, progress: Arc<Notify>) {
     }
 }
 
-/// What each peer has acknowledged of each own lane.
-type Acknowledgements = BTreeMap<(SiteId, Lane), LanePoint>;
+/// A point for each lane of several sites: what each peer has acknowledged of an own lane, or what of its lane is stable.
+type Points = BTreeMap<(SiteId, Lane), LanePoint>;
 
 /// What the store has to be told.
 #[derive(Default)]
@@ -59,8 +61,10 @@ pub async fn keep<S: Store>(hub: Arc<Hub<S>>) {
     let mut applied = hub.applied.subscribe();
     let mut heads = hub.heads.subscribe();
     let mut members = hub.members_changed.subscribe();
-    let mut stored = Acknowledgements::new();
+    let mut stored = Points::new();
     let mut stored_at = Instant::now();
+    let mut stable_points = Points::new();
+    let mut retell_at = Instant::now() + RETELL_PAUSE;
     loop {
         let stopping = *stop.borrow_and_update();
         acked.mark_unchanged();
@@ -76,6 +80,13 @@ pub async fn keep<S: Store>(hub: Arc<Hub<S>>) {
             stored_at = Instant::now();
         } else {
             news.acknowledged.clear();
+        }
+        let site = hub.local.site;
+        stable_points.extend(news.their_stable.iter().map(|(origin, lane, point)| ((*origin, *lane), *point)));
+        stable_points.extend(news.own_stable.iter().map(|(lane, stable)| ((site, *lane), stable.point)));
+        if Instant::now() >= retell_at {
+            retell_at = Instant::now() + RETELL_PAUSE;
+            news.their_stable = stable_points.iter().map(|((origin, lane), point)| (*origin, *lane, *point)).collect();
         }
         let told = tell(&hub, news, &mut stored).await;
         if stopping {
@@ -94,12 +105,13 @@ pub async fn keep<S: Store>(hub: Arc<Hub<S>>) {
             Ok(()) = heads.changed(), if told => {}
             Ok(()) = members.changed(), if told => {}
             () = sleep(STORE_PAUSE), if later => {}
+            () = sleep_until(retell_at) => {}
             () = std::future::ready(()), if !told => {}
         }
     }
 }
 
-fn gather<S: Store>(hub: &Hub<S>, stored: &Acknowledgements) -> News {
+fn gather<S: Store>(hub: &Hub<S>, stored: &Points) -> News {
     let heads = *hub.heads.borrow();
     let mut news = News::default();
     let mut state = hub.state();
@@ -130,7 +142,7 @@ fn gather<S: Store>(hub: &Hub<S>, stored: &Acknowledgements) -> News {
 }
 
 /// False if the store failed; the acknowledgements are told again then.
-async fn tell<S: Store>(hub: &Arc<Hub<S>>, news: News, stored: &mut Acknowledgements) -> bool {
+async fn tell<S: Store>(hub: &Arc<Hub<S>>, news: News, stored: &mut Points) -> bool {
     let News { acknowledged, watermarks, mut own_stable, their_stable } = news;
     if acknowledged.is_empty() && watermarks.is_empty() && own_stable.is_empty() && their_stable.is_empty() {
         return true;
