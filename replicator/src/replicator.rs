@@ -168,7 +168,7 @@ impl<S: Store> Replicator<S> {
         }
     }
 
-    /// Ends all streams and tasks in order: what is being replayed is finished and acknowledged. After `limit` the rest is ended
+    /// Ends all streams and tasks in order: what is being replayed is finished and made durable. After `limit` the rest is ended
     /// at once.
     pub async fn shutdown(self, limit: Duration) {
         self.hub.stop.send_replace(true);
