@@ -1,7 +1,6 @@
 //! Carries out a [`Plan`] on an object.
 //!
-//! Cuts and punches before it writes, so that on a full disk the room is there. The caller flushes the object, and only then
-//! may forget the journal. After an error it may be run again.
+//! The caller flushes the object, and only then may forget the journal. After an error it may be run again.
 
 use std::io;
 
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use proto::ids::FileId;
 
 use super::object::Object;
-use super::redo::{Plan, Rewrite};
+use super::redo::{Plan, Rewrite, Step};
 
 /// Why an object could not be made right.
 #[derive(Debug, thiserror::Error)]
@@ -67,10 +66,14 @@ impl<S> Plan<S> {
         if len != self.size {
             object.set_len(self.size).map_err(disk("set the length"))?;
         }
-        for hole in &self.holes {
-            object.punch(hole.start, hole.end - hole.start).map_err(disk("punch a hole in the bytes"))?;
-        }
-        for write in &self.writes {
+        for step in &self.steps {
+            let write = match step {
+                Step::Punch(hole) => {
+                    object.punch(hole.start, hole.end - hole.start).map_err(disk("punch a hole in the bytes"))?;
+                    continue;
+                }
+                Step::Write(write) => write,
+            };
             let bytes = read(write).map_err(disk("read the journal's bytes"))?;
             if bytes.len() as u64 != write.len {
                 let (offset, wanted, got) = (write.offset, write.len, bytes.len() as u64);
