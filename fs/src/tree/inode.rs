@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! inode := version:u8 kind created:stamp perms perms_stamp:stamp atime:time atime_stamp:stamp mtime:time mtime_stamp:stamp
-//!          ctime:time btime:time nlink:uint subdirs:uint size:uint content:stamp whole:stamp entry:option(position) removal:option(position)
+//!          ctime:time btime:time nlink:uint subdirs:uint size:uint content:stamp whole:stamp unsettled:u8 entry:option(position)
+//!          removed:uint
 //! ```
 
 use bytes::Bytes;
@@ -46,10 +47,12 @@ pub struct Inode {
     pub content: Stamp,
     /// What began the content that `content` goes on from: creation, or a replacement of all of it.
     pub whole: Stamp,
+    /// A change later than `whole` was seen that `content` does not go on from: other sites may hold a mix. See [`super::content`].
+    pub unsettled: bool,
     /// Of a directory: its only entry. `None` for the root.
     pub entry: Option<EntryId>,
-    /// The record that removed its last entry; `None` while it has one.
-    pub removal: Option<Position>,
+    /// Removed entries whose rows are kept, since some site may not know of the removal. An inode without any entry goes.
+    pub removed: u32,
 }
 
 /// The stamp of what exists from the beginning: older than every record.
@@ -80,8 +83,9 @@ impl Inode {
             size,
             content: stamp,
             whole: stamp,
+            unsettled: false,
             entry: None,
-            removal: None,
+            removed: 0,
         }
     }
 
@@ -93,6 +97,11 @@ impl Inode {
     /// Whether a name leads to it: it is the root or has a live entry.
     pub fn is_linked(&self, file: FileId) -> bool {
         file == FileId::ROOT || self.nlink > 0
+    }
+
+    /// Whether no entry is left, not even a removed one: no site can give the inode a name again.
+    pub fn is_gone(&self, file: FileId) -> bool {
+        !self.is_linked(file) && self.removed == 0
     }
 
     /// Raises the change time; it never goes back.
@@ -149,8 +158,9 @@ impl Inode {
         codec::put_u64(&mut out, self.size);
         record::put_stamp(&mut out, self.content);
         record::put_stamp(&mut out, self.whole);
+        out.push(u8::from(self.unsettled));
         record::put_option(&mut out, self.entry.as_ref(), |out, entry| record::put_position(out, entry.0));
-        record::put_option(&mut out, self.removal.as_ref(), |out, removal| record::put_position(out, *removal));
+        codec::put_u64(&mut out, u64::from(self.removed));
         out.into()
     }
 
@@ -176,8 +186,9 @@ impl Inode {
             size: reader.u64("a size")?,
             content: record::stamp(&mut reader)?,
             whole: record::stamp(&mut reader)?,
+            unsettled: reader.u8("whether content is settled")? != 0,
             entry: record::option(&mut reader, record::position)?.map(EntryId),
-            removal: record::option(&mut reader, record::position)?,
+            removed: reader.uint("a count of removed entries")?,
         };
         reader.finish("an inode")?;
         Ok(inode)
@@ -199,6 +210,8 @@ mod tests {
         for kind in [Kind::Regular, Kind::Directory, target, Kind::CharDevice(0x0103)] {
             let mut inode = Inode::new(kind, perms, GENESIS, time);
             inode.nlink = 3;
+            inode.removed = 2;
+            inode.unsettled = true;
             inode.size = u64::MAX >> 1;
             inode.entry = Some(EntryId(GENESIS.position));
             assert_eq!(Inode::decode(inode.encode()), Ok(inode));
