@@ -260,9 +260,12 @@ fn set_attr(
     time: Time,
 ) -> Result<(), FsError> {
     let Some(mut inode) = txn.inode(file)? else { return Ok(()) };
-    if let Some(perms) = perms.filter(|_| stamp > inode.perms_stamp) {
-        inode.perms = perms;
-        inode.perms_stamp = stamp;
+    if let Some(perms) = perms {
+        inode.set_mode(perms.mode, stamp);
+        if stamp > inode.perms_stamp {
+            inode.perms = Perms { mode: inode.perms.mode, ..perms };
+            inode.perms_stamp = stamp;
+        }
     }
     if let Some(atime) = atime.filter(|_| stamp > inode.atime_stamp) {
         inode.atime = atime;

@@ -68,9 +68,8 @@ pub(super) fn apply(txn: &mut Txn<'_>, stamp: Stamp, change: &ContentChange) -> 
     if let Some(mtime) = change.mtime {
         inode.set_mtime(mtime, stamp);
     }
-    if let Some(mode) = change.mode.filter(|_| stamp > inode.perms_stamp) {
-        inode.perms.mode = mode;
-        inode.perms_stamp = stamp;
+    if let Some(mode) = change.mode {
+        inode.set_mode(mode, stamp);
     }
     inode.touch(change.time);
     txn.put_inode(change.file, &inode);

@@ -1,7 +1,7 @@
 //! The row of an inode.
 //!
 //! ```text
-//! inode := version:u8 kind created:stamp perms perms_stamp:stamp atime:time atime_stamp:stamp mtime:time mtime_stamp:stamp
+//! inode := version:u8 kind created:stamp perms perms_stamp:stamp mode_stamp:stamp atime:time atime_stamp:stamp mtime:time mtime_stamp:stamp
 //!          ctime:time btime:time nlink:uint subdirs:uint size:uint content:stamp whole:stamp unsettled:u8 entry:option(position)
 //!          removed:uint
 //! ```
@@ -23,8 +23,10 @@ pub struct Inode {
     pub created: Stamp,
     /// Permissions and owner.
     pub perms: Perms,
-    /// What last set them.
+    /// What last set all of them.
     pub perms_stamp: Stamp,
+    /// What last set the mode: also a change of content that cleared suid, which does not touch the owner.
+    pub mode_stamp: Stamp,
     /// Access time: set by programs and creation only, reading does not change it.
     pub atime: Time,
     /// What last set it.
@@ -72,6 +74,7 @@ impl Inode {
             created: stamp,
             perms,
             perms_stamp: stamp,
+            mode_stamp: stamp,
             atime: time,
             atime_stamp: stamp,
             mtime: time,
@@ -107,6 +110,14 @@ impl Inode {
     /// Raises the change time; it never goes back.
     pub fn touch(&mut self, time: Time) {
         self.ctime = self.ctime.max(time);
+    }
+
+    /// Sets the mode if `stamp` is later than what last set it.
+    pub fn set_mode(&mut self, mode: u32, stamp: Stamp) {
+        if stamp > self.mode_stamp {
+            self.perms.mode = mode;
+            self.mode_stamp = stamp;
+        }
     }
 
     /// Sets the modification time if `stamp` is later than what last set it.
@@ -147,6 +158,7 @@ impl Inode {
         record::put_stamp(&mut out, self.created);
         self.perms.encode(&mut out);
         record::put_stamp(&mut out, self.perms_stamp);
+        record::put_stamp(&mut out, self.mode_stamp);
         self.atime.encode(&mut out);
         record::put_stamp(&mut out, self.atime_stamp);
         self.mtime.encode(&mut out);
@@ -175,6 +187,7 @@ impl Inode {
             created: record::stamp(&mut reader)?,
             perms: Perms::decode(&mut reader)?,
             perms_stamp: record::stamp(&mut reader)?,
+            mode_stamp: record::stamp(&mut reader)?,
             atime: Time::decode(&mut reader)?,
             atime_stamp: record::stamp(&mut reader)?,
             mtime: Time::decode(&mut reader)?,

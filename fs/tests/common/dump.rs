@@ -37,7 +37,10 @@ impl Dump {
             if a != b {
                 let none = "-".to_owned();
                 let (a, b) = (a.unwrap_or(&none), b.unwrap_or(&none));
-                writeln!(out, "{key}\n    {a}\n    {b}").expect("a string");
+                let same = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+                let from = same.saturating_sub(120);
+                let (a, b) = (a.get(from..).unwrap_or(a), b.get(from..).unwrap_or(b));
+                writeln!(out, "{key}\n    {a:.400}\n    {b:.400}").expect("a string");
             }
         }
         out
