@@ -45,6 +45,11 @@ impl Network {
         Self { watermarks, stable: Vec::new(), written: BTreeMap::new(), waits: 0, why: String::new() }
     }
 
+    /// The same links with more sites. Acknowledgements are made anew.
+    pub fn joined(before: Network, sites: usize) -> Self {
+        Self { written: before.written, ..Self::new(sites) }
+    }
+
     fn read(&self, from: &Site, after: Seq, limit_bytes: usize) -> Vec<ShipRecord> {
         let volume = from.volume();
         volume.wait_durable(volume.appended()).expect("durable");
