@@ -77,8 +77,12 @@ impl Volume {
     /// Takes off marks that have not been needed for some time.
     pub(crate) fn unmark_idle(&self) -> Result<(), FsError> {
         for file in self.active.idle() {
-            let object = self.object(file)?;
-            let _lock = object.write();
+            let object = match self.object(file) {
+                // Reclaimed since.
+                Err(FsError::NotFound) => None,
+                object => Some(object?),
+            };
+            let _lock = object.as_ref().map(|object| object.write());
             let mut txn = Txn::begin(self)?;
             txn.delete(Table::Active, table::file_key(file));
             self.active.remove(file);

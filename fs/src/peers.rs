@@ -106,6 +106,8 @@ impl Volume {
             txn.commit_state()?;
             let mut pins = self.pins.lock();
             records.iter().for_each(|seq| pins.release(lane, *seq));
+            drop(pins);
+            self.reclaim_unheld();
         }
     }
 }

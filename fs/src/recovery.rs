@@ -6,7 +6,7 @@
 //!    taken as they are, and their content is shipped whole. See [`crate::active`].
 //! 4. Answers to peers that were noted but not made are made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proto::codec::Reader;
@@ -29,6 +29,7 @@ impl Volume {
     pub(crate) fn redo_journal(&self, recovered: Recovered) -> Result<(), FsError> {
         let mut edits: BTreeMap<FileId, Vec<Journalled>> = BTreeMap::new();
         let mut batches = 0u64;
+        let mut gone = BTreeSet::new();
         for batch in recovered {
             let batch = batch.map_err(|error| FsError::Damaged(error.to_string()))?;
             batches += 1;
@@ -45,7 +46,14 @@ impl Volume {
                     edits.entry(file).or_default().push(journalled(effect, &records)?);
                 }
             }
+            for put in state.puts.iter().filter(|put| put.table == Table::Inode && put.value.is_none()) {
+                gone.insert(FileId(table::read_u64(&put.key, "an inode's key")?));
+            }
             self.rows.publish(state.puts);
+        }
+        // The crash may have come between the batch and the removal of the object.
+        for file in gone {
+            self.remove_object(file).map_err(disk("removing an object"))?;
         }
         let files = edits.len();
         for (file, edits) in edits {
@@ -82,15 +90,15 @@ impl Volume {
     /// Unacknowledged extents, for [`crate::pins`].
     pub(crate) fn load_pins(&self) -> Result<(), FsError> {
         let mut pins = self.pins.lock();
+        // Record by record, each with what was saved of it: a later extent may stand where an earlier one was saved.
         for (key, row) in self.rows.scan(Table::Extent, b"", None, usize::MAX)? {
             let (lane, seq) = table::extent_of_key(&key)?;
             pins.insert(lane, seq, Extent::decode(&row)?);
-        }
-        for (key, row) in self.rows.scan(Table::Saved, b"", None, usize::MAX)? {
-            let (lane, seq) = table::extent_of_key(&key)?;
-            let offset = table::saved_offset_of_key(&key)?;
-            let len = SavedRange::decode(&row)?.len;
-            pins.mark_saved(lane, seq, offset..offset + len);
+            for (saved, row) in self.rows.scan(Table::Saved, &key, None, usize::MAX)? {
+                let offset = table::saved_offset_of_key(&saved)?;
+                let len = SavedRange::decode(&row)?.len;
+                pins.mark_saved(lane, seq, offset..offset + len);
+            }
         }
         Ok(())
     }

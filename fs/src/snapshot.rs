@@ -5,6 +5,7 @@
 //!   1 rows     := table:u8 list(key:bytes value:bytes)
 //!   2 content  := file:uint offset:uint bytes
 //!   3 frontier := site:uint lane:u8 incarnation:uint seq:uint    the last chunks
+//!   4 clock    := hlc:uint                                       the first chunk
 //! ```
 //!
 //! Rows are of one instant. Content is read after it, so it may be newer than its rows: the records that made it so come after the frontier, and
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 use proto::codec::{self, Reader};
+use proto::hlc::Hlc;
 use proto::ids::{FileId, Incarnation, Lane, LanePoint, Seq, SiteId};
 use proto::record::{self, Kind};
 
@@ -38,11 +40,13 @@ const TABLES: [Table; 5] = [Table::Inode, Table::Entry, Table::Name, Table::Xatt
 pub struct Snapshot {
     volume: Arc<Volume>,
     view: View,
+    clock: Hlc,
     stage: Stage,
     frontiers: Vec<(SiteId, Lane, LanePoint)>,
 }
 
 enum Stage {
+    Clock,
     Rows { table: usize, after: Option<Key> },
     Content { after: Option<Key>, files: std::vec::IntoIter<FileId>, at: Option<(FileId, u64)> },
     Frontiers,
@@ -51,14 +55,14 @@ enum Stage {
 impl Volume {
     /// Begins a snapshot of now.
     pub fn snapshot(self: &Arc<Self>) -> Result<Snapshot, FsError> {
-        let (view, mut frontiers, lsn) = {
+        let (view, mut frontiers, lsn, clock) = {
             // Under the writer's lock rows, lanes and frontiers are of one instant.
-            let _writer = self.writer.lock();
+            let writer = self.writer.lock();
             let own = Lane::ALL.map(|lane| {
                 let seq = self.journal.lane_head(lane).seq;
                 (self.site(), lane, LanePoint { incarnation: self.incarnation(), seq })
             });
-            (self.rows.view(), own.to_vec(), self.journal.appended())
+            (self.rows.view(), own.to_vec(), self.journal.appended(), writer.clock.last())
         };
         for (key, row) in view.scan(Table::Frontier, None, usize::MAX)? {
             let (origin, lane) = table::lane_of_key(&key)?;
@@ -66,7 +70,7 @@ impl Volume {
         }
         // The joining site must not be ahead of what this one finds after a power loss.
         self.wait_durable(lsn)?;
-        Ok(Snapshot { volume: Arc::clone(self), view, stage: Stage::Rows { table: 0, after: None }, frontiers })
+        Ok(Snapshot { volume: Arc::clone(self), view, clock, stage: Stage::Clock, frontiers })
     }
 
     /// Says in the store, durably, that a snapshot is being taken in. Only an empty volume takes one.
@@ -122,6 +126,14 @@ impl Volume {
                 txn.put(Table::Frontier, table::lane_key(site, lane), encode_point(point));
                 txn.commit_state().map(drop)
             }
+            // What is done here from now on is later than everything in the snapshot.
+            4 => {
+                let hlc = Hlc(reader.u64("a clock reading")?);
+                let mut txn = Txn::begin(self)?;
+                let now_ms = self.now_ms();
+                txn.clock().observe(hlc, now_ms).map_err(|drift| FsError::Damaged(drift.to_string()))?;
+                txn.commit_state().map(drop)
+            }
             _ => Err(FsError::Damaged("a snapshot has a chunk of an unknown kind".into())),
         }
     }
@@ -139,6 +151,12 @@ impl Snapshot {
     fn step(&mut self) -> Result<Option<Bytes>, FsError> {
         loop {
             match &mut self.stage {
+                Stage::Clock => {
+                    self.stage = Stage::Rows { table: 0, after: None };
+                    let mut chunk = vec![4];
+                    codec::put_u64(&mut chunk, self.clock.0);
+                    return Ok(Some(chunk.into()));
+                }
                 Stage::Rows { table, after } => {
                     let Some(current) = TABLES.get(*table).copied() else {
                         self.stage = Stage::Content { after: None, files: Vec::new().into_iter(), at: None };

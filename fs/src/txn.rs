@@ -21,11 +21,12 @@ use bytes::Bytes;
 use parking_lot::MutexGuard;
 use proto::codec::DecodeError;
 use proto::hlc::{Clock, Hlc, Stamp};
-use proto::ids::{EntryId, FileId, Lane, Position, Seq};
+use proto::ids::{EntryId, FileId, Lane, LanePoint, Position, Seq};
 use proto::name::Name;
 use proto::record::{MAX_DATA_BYTES, Record, Time};
 
 use crate::content::object::Object;
+use crate::content::range_set::RangeSet;
 use crate::error::FsError;
 use crate::journal::{Appended, Batch, BatchKind};
 use crate::ops::data::disk;
@@ -35,7 +36,7 @@ use crate::store::table::{self, Key, Table, Value};
 use crate::tree::entry::{Candidates, Entry};
 use crate::tree::inode::Inode;
 use crate::types::Invalidation;
-use crate::volume::{ObjectState, Volume};
+use crate::volume::{ObjectState, Volume, decode_point};
 
 /// What only the writer changes.
 pub struct Writer {
@@ -57,6 +58,8 @@ pub struct Txn<'a> {
     /// What becomes of pins when the transaction is committed.
     new_pins: Vec<(Lane, Seq, Extent)>,
     saved_pins: Vec<(FileId, Piece)>,
+    /// Objects of inodes that the transaction deletes.
+    gone: Vec<FileId>,
 }
 
 /// What a commit answers.
@@ -87,7 +90,8 @@ impl<'a> Txn<'a> {
         let writer = volume.writer.lock();
         let next_file = writer.next_file;
         let (rows, effects, invalidations, new_pins, saved_pins) = Default::default();
-        Ok(Self { volume, writer, rows, effects, invalidations, next_file, new_pins, saved_pins })
+        let gone = Vec::new();
+        Ok(Self { volume, writer, rows, effects, invalidations, next_file, new_pins, saved_pins, gone })
     }
 
     /// A new clock reading, and the position that the next own record of `lane` gets.
@@ -152,6 +156,12 @@ impl<'a> Txn<'a> {
         self.effects.push((file, effect));
     }
 
+    /// The transaction deletes the inode: its object goes when the batch is journalled, not before, or a crash in between would leave an
+    /// inode without its bytes.
+    pub fn remove_object(&mut self, file: FileId) {
+        self.gone.push(file);
+    }
+
     /// An inode.
     pub fn inode(&self, file: FileId) -> Result<Option<Inode>, FsError> {
         Ok(self.get(Table::Inode, &table::file_key(file))?.map(Inode::decode).transpose()?)
@@ -193,6 +203,25 @@ impl<'a> Txn<'a> {
         self.invalidations.push(Invalidation::Entry { parent, name: name.clone() });
     }
 
+    /// How far every other lane has come here, as stamps for [`deps`]: of an operation that depends on the absence of things.
+    pub fn everything_seen(&self) -> Result<Vec<Stamp>, FsError> {
+        let mut seen = Vec::new();
+        for (key, row) in self.scan(Table::Frontier, b"", usize::MAX)? {
+            let (site, lane) = table::lane_of_key(&key)?;
+            let LanePoint { incarnation, seq } = decode_point(row)?;
+            if site != self.volume.site() && seq > Seq::ZERO {
+                seen.push(Stamp { hlc: Hlc(u64::MAX), position: Position { site, incarnation, lane, seq } });
+            }
+        }
+        for lane in Lane::ALL {
+            let (position, _) = self.nothing_of(lane);
+            if position.seq > Seq::ZERO {
+                seen.push(Stamp { hlc: Hlc(u64::MAX), position });
+            }
+        }
+        Ok(seen)
+    }
+
     /// The time of day.
     pub fn now(&self) -> Time {
         self.volume.now()
@@ -230,7 +259,17 @@ impl<'a> Txn<'a> {
     }
 
     /// Copies bytes that are about to be overwritten, and that an unacknowledged record refers to, into the journal.
+    /// What this transaction has saved already is left alone: the object may have other bytes there by now.
     pub fn save_piece(&mut self, object: &Object<ObjectState>, file: FileId, piece: Piece) -> Result<(), FsError> {
+        let same = |(_, saved): &&(FileId, Piece)| (saved.lane, saved.seq) == (piece.lane, piece.seq);
+        let saved: RangeSet = self.saved_pins.iter().filter(same).map(|(_, saved)| saved.range.clone()).collect();
+        for range in saved.gaps(piece.range.clone()).collect::<Vec<_>>() {
+            self.save_range(object, file, Piece { range, ..piece })?;
+        }
+        Ok(())
+    }
+
+    fn save_range(&mut self, object: &Object<ObjectState>, file: FileId, piece: Piece) -> Result<(), FsError> {
         let mut at = piece.range.start;
         while at < piece.range.end {
             let mut bytes = vec![0; (piece.range.end - at).min(MAX_DATA_BYTES as u64) as usize];
@@ -298,6 +337,11 @@ impl<'a> Txn<'a> {
         // The batch is journalled: what fails from here on, the running site cannot undo. It stops writing, and recovery completes the batch.
         if let Err(error) = content.make(&state.effects) {
             return Err(self.volume.stop_writing("an object could not be written", error));
+        }
+        for file in self.gone.drain(..) {
+            if let Err(error) = self.volume.remove_object(file) {
+                tracing::warn!(%file, %error, "the content of a removed file keeps its space");
+            }
         }
         self.volume.rows.publish(state.puts);
         let mut pins = self.volume.pins.lock();

@@ -122,6 +122,8 @@ pub struct Volume {
     pub(crate) fold: Arc<FoldSignal>,
     /// Held during a fold: one at a time.
     pub(crate) folding: Mutex<()>,
+    /// Answers to peers were noted and may not have been made.
+    pub(crate) repairs: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
     /// Why the site stopped writing.
@@ -132,6 +134,17 @@ pub struct Volume {
 impl Volume {
     /// Makes an empty store in `store`, which is created if it is not there. `root` is of the root directory.
     pub fn format(store: &Path, volume: VolumeId, site: SiteId, root: Perms) -> Result<(), OpenError> {
+        Self::format_sized(store, volume, site, root, VolumeOptions::default().journal_file_bytes)
+    }
+
+    /// As [`format`](Self::format), with another size of the journal's first file.
+    pub fn format_sized(
+        store: &Path,
+        volume: VolumeId,
+        site: SiteId,
+        root: Perms,
+        journal_file_bytes: u64,
+    ) -> Result<(), OpenError> {
         let io = |what, path: &Path| {
             let path = path.to_owned();
             move |source| OpenError::Io { what, path, source }
@@ -144,7 +157,8 @@ impl Volume {
         let db = Db::open(&database)?;
         Objects::create(store).map_err(io("create the objects below", store))?;
         let meta = Meta { volume, site, incarnation: Incarnation(1), store_tag: meta::store_tag(volume, site) };
-        Journal::create(&store.join(JOURNAL), JournalOptions::new(meta.store_tag))?;
+        let options = JournalOptions { file_bytes: journal_file_bytes, ..JournalOptions::new(meta.store_tag) };
+        Journal::create(&store.join(JOURNAL), options)?;
         let now = now();
         let mut inode = Inode::new(Kind::Directory, root, GENESIS, now);
         inode.nlink = 0;
@@ -205,6 +219,7 @@ impl Volume {
             holders: Holders::default(),
             fold: Arc::default(),
             folding: Mutex::default(),
+            repairs: AtomicBool::new(true),
             thread: Mutex::default(),
             closed: AtomicBool::new(false),
             stopped: RwLock::default(),
@@ -221,6 +236,7 @@ impl Volume {
         volume.load_pins()?;
         volume.settle_active(power_lost)?;
         volume.run_repairs()?;
+        volume.reclaim_unheld();
         let (signal, weak): (_, Weak<_>) = (Arc::clone(&volume.fold), Arc::downgrade(&volume));
         let thread = std::thread::Builder::new().name("fold".into()).spawn(move || fold::run(&signal, &weak));
         *volume.thread.lock() = Some(thread.map_err(io("start a thread for", store))?);

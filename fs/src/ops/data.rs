@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proto::hlc::Stamp;
 use proto::ids::FileId;
-use proto::record::{ContentChange, Data, Edit, MAX_DATA_BYTES, Op, Record};
+use proto::record::{ContentChange, Data, Edit, Kind, MAX_DATA_BYTES, Op, Record};
 
 use super::LANE;
 use super::attr::without_suid;
@@ -26,12 +26,16 @@ use crate::error::FsError;
 use crate::pins::Extent;
 use crate::store::batch::Effect;
 use crate::tree::apply;
+use crate::tree::content::size_after;
 use crate::txn::{Txn, deps};
 use crate::types::{HandleId, Invalidation};
 use crate::volume::{ObjectState, Volume};
 
 /// Shorter writes go by value: one flush of the journal then serves many files.
 pub(crate) const EXTENT_MIN_BYTES: usize = 64 << 10;
+
+/// Every file system below takes files of this length.
+const LONG_BYTES: u64 = 1 << 30;
 
 impl Volume {
     /// Reads up to `len` bytes; fewer at the end of the file.
@@ -63,6 +67,7 @@ impl Volume {
                 Err(error) => return Err(error),
             }
         }
+        self.answer_noted();
         if handle.flags.sync {
             self.wait_durable(self.journal.appended())?;
         }
@@ -71,13 +76,28 @@ impl Volume {
 
     /// Truncation or a hole.
     pub(crate) fn edit(&self, file: FileId, edit: Edit, kill_suid: bool) -> Result<(), FsError> {
+        let edited = self.edit_locked(file, edit, kill_suid, false);
+        self.answer_noted();
+        edited
+    }
+
+    /// Makes the file longer, with a hole, unless it is so long already: another writer may have come in between.
+    pub(crate) fn grow(&self, file: FileId, size: u64) -> Result<(), FsError> {
+        let grown = self.edit_locked(file, Edit::Truncate { size }, true, true);
+        self.answer_noted();
+        grown
+    }
+
+    fn edit_locked(&self, file: FileId, edit: Edit, kill_suid: bool, only_longer: bool) -> Result<(), FsError> {
         check_end(match edit {
             Edit::Truncate { size } | Edit::Replace { size } => Some(size),
             Edit::Punch { offset, len } => offset.checked_add(len),
             Edit::Write { .. } => None,
         })?;
-        if self.inode(file)?.is_dir() {
-            return Err(FsError::IsDirectory);
+        match self.inode(file)?.kind {
+            Kind::Regular => {}
+            Kind::Directory => return Err(FsError::IsDirectory),
+            _ => return Err(FsError::Invalid("only regular files have a size to set")),
         }
         self.journal_unseen_before_write(file)?;
         self.drop_capabilities(file)?;
@@ -96,6 +116,7 @@ impl Volume {
                 }
                 Edit::Punch { offset, len: end - offset }
             }
+            Edit::Truncate { size: new } if only_longer && new <= size => return Ok(()),
             other => other,
         };
         self.commit_content(txn, file, &object, edit, kill_suid).map(drop)
@@ -166,11 +187,22 @@ impl Volume {
         self.save_overwritten(&mut txn, object, inode.size, &change)?;
         let touched = [inode.created, inode.content];
         let effect = effect_of(&change.edit, inode.size, 0);
+        self.make_room(object, inode.size, &change.edit)?;
         let committed = commit_change(txn, change, touched, effect, object)?;
         if mode.is_some() {
             self.invalidate_later(Invalidation::Attr { file });
         }
         Ok(committed)
+    }
+
+    /// Tries, before the change is journalled, whether the object can be as long as the change makes it: what is journalled and then fails stops
+    /// the site. A length without a change is cut when the object is next opened, and hides nothing until then.
+    pub(crate) fn make_room(&self, object: &Object<ObjectState>, size: u64, edit: &Edit) -> Result<(), FsError> {
+        let after = size_after(size, edit);
+        if after <= size || after < LONG_BYTES || matches!(edit, Edit::Write { data: Data::Extent(_), .. }) {
+            return Ok(());
+        }
+        object.set_len(after).map_err(disk("making an object longer"))
     }
 
     /// Copies the bytes that the change overwrites and that unacknowledged records refer to into the journal.

@@ -130,6 +130,7 @@ impl Volume {
                 check_replace(&txn, &source, &target)?;
                 replaces = removable(&txn, &targets)?;
                 touched.extend(stamps(&replaces));
+                touched.extend(emptied(&txn, &replaces)?);
             }
         }
         let time = txn.now();
@@ -219,9 +220,23 @@ fn stamps(entries: &[SeenEntry]) -> impl Iterator<Item = Stamp> {
 }
 
 fn remove(txn: Txn<'_>, parent: FileId, directory: &Inode, entries: Vec<SeenEntry>) -> Result<(), FsError> {
-    let touched: Vec<_> = stamps(&entries).chain([directory.created]).collect();
+    let mut touched: Vec<_> = stamps(&entries).chain([directory.created]).collect();
+    touched.extend(emptied(&txn, &entries)?);
     let time = txn.now();
     super::commit(txn, Op::Remove { parent, entries, time }, touched).map(drop)
+}
+
+/// Whoever removes a directory has seen it empty, so also every removal in it; a site that has not must not take what it still has
+/// there for something that the remover had not seen.
+fn emptied(txn: &Txn<'_>, entries: &[SeenEntry]) -> Result<Vec<Stamp>, FsError> {
+    for seen in entries {
+        if let Some(entry) = txn.entry(seen.entry)?
+            && txn.existing(entry.file)?.is_dir()
+        {
+            return txn.everything_seen();
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn check_replace(txn: &Txn<'_>, source: &Candidate, target: &Candidate) -> Result<(), FsError> {

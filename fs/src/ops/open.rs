@@ -85,6 +85,8 @@ impl Volume {
             *lookups = lookups.saturating_sub(count);
             if *lookups == 0 {
                 inner.lookups.remove(&file);
+                drop(inner);
+                self.reclaim_if_gone(file);
             }
         }
     }
@@ -92,6 +94,7 @@ impl Volume {
     /// The mount has ended: the kernel holds nothing any more.
     pub fn forget_all(&self) {
         self.holders.inner.lock().lookups.clear();
+        self.reclaim_unheld();
     }
 
     /// Opens a regular file.
@@ -145,6 +148,7 @@ impl Volume {
         self.holders.close(handle);
         if !self.holders.inner.lock().opens.contains_key(&held.file) {
             self.forget_unseen(held.file);
+            self.reclaim_if_gone(held.file);
         }
         journalled
     }
@@ -160,7 +164,14 @@ impl Volume {
     /// use, under the object's lock, so no write in flight is cut.
     pub(crate) fn object(&self, file: FileId) -> Result<Arc<Object<ObjectState>>, FsError> {
         let disk = |source| FsError::Disk { what: "opening an object", source };
-        let object = self.objects.get(file).map_err(disk)?;
+        let object = match self.objects.find(file).map_err(disk)? {
+            Some(object) => object,
+            // Not without an inode: nothing would ever remove it.
+            None => {
+                self.inode(file)?;
+                self.objects.get(file).map_err(disk)?
+            }
+        };
         if !object.read().checked {
             let mut state = object.write();
             let size = self.inode(file)?.size;

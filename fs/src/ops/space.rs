@@ -36,8 +36,8 @@ impl Volume {
             }
         }
         match grow_to {
-            Some(size) if size > self.inode(handle.file)?.size => self.edit(handle.file, Edit::Truncate { size }, true),
-            _ => Ok(()),
+            Some(size) => self.grow(handle.file, size),
+            None => Ok(()),
         }
     }
 
@@ -63,11 +63,18 @@ impl Volume {
         let mut copied = 0;
         while copied < len {
             let piece = (len - copied).min(COPY_BYTES) as u32;
-            let bytes = self.read(from, from_offset + copied, piece)?;
+            let bytes = match self.read(from, from_offset.saturating_add(copied), piece) {
+                Err(_) if copied > 0 => break,
+                bytes => bytes?,
+            };
             if bytes.is_empty() {
                 break;
             }
-            copied += u64::from(self.write(to, to_offset + copied, &bytes, true)?);
+            match self.write(to, to_offset.saturating_add(copied), &bytes, true) {
+                // What was copied counts; the program meets the error when it goes on.
+                Err(_) if copied > 0 => break,
+                written => copied += u64::from(written?),
+            }
         }
         Ok(copied)
     }

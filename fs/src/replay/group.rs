@@ -1,14 +1,13 @@
 //! Applies a peer's records, a group to a batch.
 //!
 //! A group is applied whole or not at all, together with the lane's frontier; so after a crash the peer's records go on exactly where
-//! the rows end. Short writes are journalled by value, as local ones. Long ones go into the object first and are flushed with it; the
-//! origin still has them until they are acknowledged.
+//! the rows end. Writes are journalled as local ones: by value, but by extent when they are long and beyond the file's end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proto::hlc::Stamp;
-use proto::ids::{FileId, Incarnation, Lane, LanePoint, Position, SiteId};
+use proto::ids::{FileId, Incarnation, Lane, LanePoint, Position, Seq, SiteId};
 use proto::record::{ContentChange, Data, Edit, Op, Record};
 
 use super::{ReplayError, Replayed};
@@ -51,9 +50,7 @@ impl Volume {
                 Err(error) => stopped = Some(error),
             }
         }
-        if let Err(error) = self.run_repairs() {
-            tracing::error!(%error, "an answer to a peer's record waits for the next replay or start");
-        }
+        self.answer_noted();
         Replayed { applied: self.frontier(origin, lane), lsn, stopped }
     }
 
@@ -92,20 +89,27 @@ impl Volume {
         let txn = Txn::begin(self)?;
         let frontier = self.frontier(origin, lane);
         let first = Position { site: origin, incarnation, lane, seq: records[0].seq };
-        let expected = if incarnation == frontier.incarnation { frontier.seq.next() } else { proto::ids::Seq(1) };
+        let expected = if incarnation == frontier.incarnation { frontier.seq.next() } else { Seq(1) };
         if first.seq != expected || incarnation < frontier.incarnation {
             return Err(ReplayError::Gap { expected, got: first.seq });
         }
         let mut making = Making { txn, objects: &objects, journalled: Vec::new(), pending: BTreeSet::new() };
         let mut stopped = None;
         let mut applied = 0;
-        for record in records {
+        for (record, expected) in records.iter().zip(first.seq.0..) {
+            if record.seq.0 != expected {
+                stopped = Some(ReplayError::Gap { expected: Seq(expected), got: record.seq });
+                break;
+            }
             let position = Position { seq: record.seq, ..first };
             match making.record(position, record) {
                 Ok(Step::Applied) => applied += 1,
                 Ok(Step::NextGroup) => break,
                 // What the record left in the transaction's rows is not to be committed.
-                Err(error) if applied == 0 => return Err(error),
+                Err(error) if applied == 0 => {
+                    drop(making);
+                    return Err(self.cut_uncommitted(&objects).err().map_or(error, ReplayError::Fs));
+                }
                 Err(error) => {
                     stopped = Some(error);
                     break;
@@ -115,6 +119,7 @@ impl Volume {
         if matches!(stopped, Some(ReplayError::Refused { .. } | ReplayError::Fs(_))) {
             // The failed record may have changed rows: apply those before it alone.
             drop(making);
+            self.cut_uncommitted(&objects)?;
             drop(locks);
             return self.replay_group(origin, incarnation, lane, &records[..applied]);
         }
@@ -122,8 +127,27 @@ impl Volume {
         let Making { mut txn, journalled, .. } = making;
         let point = LanePoint { incarnation, seq: last };
         txn.put(Table::Frontier, table::lane_key(origin, lane), encode_point(point));
-        let committed = txn.commit_replayed(first, last, &journalled, &objects)?;
+        let committed = txn.commit_replayed(first, last, &journalled, &objects);
+        if committed.is_err() {
+            self.cut_uncommitted(&objects)?;
+        }
+        let committed = committed?;
         Ok(Group { committed, applied, stopped })
+    }
+
+    /// Long writes of records that were not committed left bytes beyond the ends of objects: a later write further on would show them.
+    fn cut_uncommitted(&self, objects: &BTreeMap<FileId, Arc<Object<ObjectState>>>) -> Result<(), FsError> {
+        for (file, object) in objects {
+            let size = match self.inode(*file) {
+                Err(FsError::NotFound) => 0,
+                inode => inode?.size,
+            };
+            let cut = object.len().and_then(|len| if len > size { object.set_len(size) } else { Ok(()) });
+            if let Err(error) = cut {
+                return Err(self.stop_writing("bytes of a record that failed could not be cut off", error));
+            }
+        }
+        Ok(())
     }
 
     /// Marks the objects of which the group overwrites committed bytes, with one flush for all.
@@ -189,7 +213,9 @@ impl Making<'_> {
         if let Some(dep) = record.deps.iter().find(|dep| !self.is_applied(**dep, position)) {
             return Err(ReplayError::MissingDep(*dep));
         }
-        let long = record.bytes().is_some_and(|bytes| bytes.len() >= EXTENT_MIN_BYTES);
+        let size = content(record).and_then(|change| self.txn.inode(change.file).transpose()).transpose()?;
+        let size = size.map_or(0, |inode| inode.size);
+        let long = is_extent(record, size);
         if long && content(record).is_some_and(|change| self.pending.contains(&change.file)) {
             return Ok(Step::NextGroup);
         }
@@ -198,8 +224,6 @@ impl Making<'_> {
         }
         self.txn.clock().observe(record.hlc, now_ms)?;
         let stamp = Stamp { hlc: record.hlc, position };
-        let size = content(record).and_then(|change| self.txn.inode(change.file).transpose()).transpose()?;
-        let size = size.map_or(0, |inode| inode.size);
         let decision = apply::apply(&mut self.txn, stamp, &record.op).map_err(|error| match error {
             ApplyError::Refused(why) => ReplayError::Refused { seq: record.seq, why },
             ApplyError::Fs(error) => ReplayError::Fs(error),
@@ -215,6 +239,7 @@ impl Making<'_> {
         let object = self.objects.get(&file).ok_or_else(|| FsError::Damaged(format!("no object for file {file}")))?;
         let volume = self.txn.volume;
         volume.save_overwritten(&mut self.txn, object, size, change)?;
+        volume.make_room(object, size, &change.edit)?;
         if let (true, Edit::Write { offset, data: Data::Bytes(bytes) }) = (long, &change.edit) {
             object.write_all_at(*offset, bytes).map_err(disk("writing an object"))?;
             volume.dirty.mark(file, object.handle());
@@ -241,6 +266,15 @@ impl Making<'_> {
             return dep < volume.next_position(dep.lane);
         }
         dep.point() <= volume.frontier(dep.site, dep.lane)
+    }
+}
+
+/// Whether the record's bytes go into the object before the batch is journalled: many bytes beyond the end. Never in place: a crash before the
+/// batch would leave a later state of the file than all else shows, and unsaved bytes of an extent would be lost.
+fn is_extent(record: &Record, size: u64) -> bool {
+    match content(record).map(|change| &change.edit) {
+        Some(Edit::Write { offset, data: Data::Bytes(bytes) }) => bytes.len() >= EXTENT_MIN_BYTES && *offset >= size,
+        _ => false,
     }
 }
 

@@ -3,7 +3,9 @@
 //! Replay notes what is needed in the batch that shows the need; the answer is made afterwards, in batches of its own, the last of which
 //! takes the note away. A crash in between makes the answer again, which changes nothing more.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use proto::ids::{EntryId, FileId};
 use proto::record::{ContentChange, Data, Edit, MAX_DATA_BYTES, Move, Op};
@@ -20,21 +22,47 @@ use crate::tree::inode::Inode;
 use crate::txn::Txn;
 use crate::volume::{ObjectState, Volume};
 
+/// Rounds of answers to answers at a time.
+const MAX_ROUNDS: usize = 8;
+
 impl Volume {
-    /// Makes every answer that has been noted.
+    /// Makes the answers that were noted since the last time, if any were.
+    pub(crate) fn answer_noted(&self) {
+        if !self.repairs.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Err(error) = self.run_repairs() {
+            tracing::error!(%error, "an answer to a peer's record waits for the next change or start");
+        }
+    }
+
+    /// Makes every answer that has been noted. One that fails does not hold up the others.
     pub(crate) fn run_repairs(&self) -> Result<(), FsError> {
-        for (key, _) in self.rows.scan(Table::Repair, b"", None, usize::MAX)? {
-            match table::repair_of_key(&key)? {
-                Repair::Rewrite(file) => self.rewrite(file)?,
-                Repair::Restore(entry) => self.restore(entry)?,
+        let mut result = Ok(());
+        // An answer may call for another: bringing a directory back may close a cycle.
+        for _ in 0..MAX_ROUNDS {
+            self.repairs.store(false, Ordering::SeqCst);
+            for (key, _) in self.rows.scan(Table::Repair, b"", None, usize::MAX)? {
+                let answered = match table::repair_of_key(&key)? {
+                    Repair::Rewrite(file) => self.rewrite(file),
+                    Repair::Restore(entry) => self.restore(entry),
+                };
+                if answered.is_err() {
+                    self.repairs.store(true, Ordering::SeqCst);
+                    result = answered;
+                }
+            }
+            if result.is_err() || !self.repairs.load(Ordering::SeqCst) {
+                break;
             }
         }
-        Ok(())
+        result
     }
 
     /// Ships a file's content whole, as it stands here: a replacement, then its data by extent. Nothing changes here but the stamps.
     fn rewrite(&self, file: FileId) -> Result<(), FsError> {
         let note = table::repair_key(Repair::Rewrite(file));
+        let begun = self.rows.get(Table::Repair, &note)?.is_some_and(|value| !value.is_empty());
         let object = match self.object(file) {
             Err(FsError::NotFound) => return self.drop_note(&note),
             object => object?,
@@ -42,7 +70,12 @@ impl Volume {
         let _lock = object.write();
         tracing::info!(%file, "content that another site had not seen is shipped whole");
         self.dirty.mark(file, object.handle());
-        let size = self.inode(file)?.size;
+        let inode = self.inode(file)?;
+        // Others' content has won since: whoever made it sees to it. But what was begun here has emptied the file elsewhere.
+        if inode.content.position.site != self.site() && !begun {
+            return self.drop_note(&note);
+        }
+        let size = inode.size;
         self.reship(file, &object, Edit::Replace { size }, None)?;
         let handle = Arc::clone(object.handle());
         for segment in DataSegments::new(&handle, 0, size, MAX_DATA_BYTES as u64) {
@@ -63,8 +96,10 @@ impl Volume {
         let mut txn = Txn::begin(self)?;
         let inode = txn.existing(file)?;
         let time = txn.now();
-        let change = ContentChange { file, base: inode.content, edit, mtime: Some(inode.mtime), mode: None, time };
-        if matches!(change.edit, Edit::Write { .. }) {
+        let change = ContentChange { file, base: inode.content, edit, mtime: None, mode: None, time };
+        if matches!(change.edit, Edit::Replace { .. }) {
+            txn.put(Table::Repair, table::repair_key(Repair::Rewrite(file)), bytes::Bytes::from_static(b"begun"));
+        } else {
             // The bytes get a new record that refers to them; an older one may do so too, and keeps a copy.
             self.save_overwritten(&mut txn, object, inode.size, &change)?;
         }
@@ -79,7 +114,8 @@ impl Volume {
         let mut moves = Vec::new();
         let mut touched = Vec::new();
         let mut next = Some(id);
-        while let Some(id) = next {
+        let mut passed = HashSet::new();
+        while let Some(id) = next.filter(|id| passed.insert(*id)) {
             let Some(entry) = txn.entry(id)? else { break };
             let Some(inode) = txn.inode(entry.file)? else { break };
             let Some((parent, name)) = place_to_go(&txn, &entry, &inode)? else { break };
@@ -109,26 +145,20 @@ impl Volume {
 
 /// A removed entry goes back to its place; a live one, of a directory in a cycle, to the place before its last move.
 fn place_to_go(txn: &Txn<'_>, entry: &Entry, inode: &Inode) -> Result<Option<(FileId, proto::name::Name)>, FsError> {
-    if !entry.is_alive() {
-        return Ok(Some((entry.parent, entry.name.clone())));
-    }
-    if !inode.is_dir() || reaches_root(txn, entry)? {
+    if entry.is_alive() && (!inode.is_dir() || above_root(txn, entry.parent, entry.file)?) {
         return Ok(None);
     }
-    let from = entry.from.clone().unwrap_or((FileId::ROOT, entry.name.clone()));
-    let usable = txn.inode(from.0)?.is_some_and(|above| above.is_dir());
-    Ok(Some(if usable { from } else { (FileId::ROOT, entry.name.clone()) }))
+    let place = (entry.parent, entry.name.clone());
+    let place = if entry.is_alive() { entry.from.clone().unwrap_or(place) } else { place };
+    // Where that is no better, the root always is.
+    let usable = txn.inode(place.0)?.is_some_and(|above| above.is_dir()) && above_root(txn, place.0, entry.file)?;
+    Ok(Some(if usable { place } else { (FileId::ROOT, entry.name.clone()) }))
 }
 
-fn reaches_root(txn: &Txn<'_>, entry: &Entry) -> Result<bool, FsError> {
-    let mut at = entry.parent;
-    for _ in 0..crate::tree::apply::MAX_DEPTH {
-        if at == FileId::ROOT {
-            return Ok(true);
-        }
-        if at == entry.file {
-            return Ok(false);
-        }
+/// Whether the way up from `at` leads to the root, or ends, without passing `below` or going round.
+fn above_root(txn: &Txn<'_>, mut at: FileId, below: FileId) -> Result<bool, FsError> {
+    let mut passed = HashSet::from([below]);
+    while passed.insert(at) {
         let Some(id) = txn.inode(at)?.and_then(|inode| inode.entry) else { return Ok(true) };
         match txn.entry(id)? {
             Some(above) => at = above.parent,

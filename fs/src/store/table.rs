@@ -148,7 +148,7 @@ pub fn saved_offset_of_key(key: &[u8]) -> Result<u64, DecodeError> {
 /// What waits for a removal to be applied everywhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Garbage {
-    /// An inode without links.
+    /// An inode without entries that somebody holds. It waits for nothing else; its key has no removal.
     File(FileId),
     /// A removed entry.
     Entry(EntryId),
@@ -172,6 +172,20 @@ pub fn garbage_key(removal: Position, what: Garbage) -> Key {
     }
     key.into()
 }
+
+/// The key of an inode that goes when nobody holds it any more.
+pub fn held_key(file: FileId) -> Key {
+    let nothing = Position { site: HELD_SITE, incarnation: Incarnation(0), lane: Lane::Sync, seq: Seq::ZERO };
+    garbage_key(nothing, Garbage::File(file))
+}
+
+/// The front of the keys of all held inodes.
+pub fn held_prefix() -> Key {
+    garbage_prefix(HELD_SITE, Lane::Sync)
+}
+
+/// No site has this number.
+const HELD_SITE: SiteId = SiteId(0);
 
 /// The front of the keys of all garbage of one origin's lane.
 pub fn garbage_prefix(site: SiteId, lane: Lane) -> Key {

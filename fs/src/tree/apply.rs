@@ -7,6 +7,9 @@
 //! site, and reclaimed; a change to it changes nothing. A *directory* that is unknown cannot be: nothing is created in a directory without
 //! a name. Such a record is refused.
 
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
 use proto::hlc::Stamp;
 use proto::ids::{EntryId, FileId, Position};
 use proto::name::Name;
@@ -70,6 +73,7 @@ pub fn apply(txn: &mut Txn<'_>, stamp: Stamp, op: &Op) -> Result<content::Decisi
             }
             for to in moves {
                 place(txn, stamp, to, *time)?;
+                touch(txn, to.file, *time)?;
                 touch_directory(txn, to.from, stamp, *time)?;
                 touch_directory(txn, to.parent, stamp, *time)?;
             }
@@ -129,9 +133,11 @@ fn place(txn: &mut Txn<'_>, stamp: Stamp, to: &Move, time: Time) -> Result<(), A
         Some(old) if old.is_alive() => {
             detach(txn, to.entry, old, inode.is_dir())?;
         }
-        _ => {
+        old => {
             inode.nlink += 1;
-            inode.removal = None;
+            if old.is_some() {
+                inode.removed = inode.removed.saturating_sub(1);
+            }
         }
     }
     inode.touch(time);
@@ -153,6 +159,7 @@ fn place(txn: &mut Txn<'_>, stamp: Stamp, to: &Move, time: Time) -> Result<(), A
 fn remove(txn: &mut Txn<'_>, removal: Stamp, seen: &SeenEntry, time: Time) -> Result<(), ApplyError> {
     // An unknown entry was removed and reclaimed: its creation is among this record's deps.
     let Some(mut entry) = txn.entry(seen.entry)? else { return Ok(()) };
+    touch(txn, entry.file, time)?;
     if entry.stamp > seen.stamp {
         return Ok(());
     }
@@ -167,13 +174,9 @@ fn remove(txn: &mut Txn<'_>, removal: Stamp, seen: &SeenEntry, time: Time) -> Re
     let Some(mut inode) = txn.inode(entry.file)? else { return Ok(()) };
     detach(txn, seen.entry, &entry, inode.is_dir())?;
     inode.nlink = inode.nlink.saturating_sub(1);
-    inode.touch(time);
-    if inode.nlink == 0 {
-        inode.removal = Some(removal.position);
-        note_garbage(txn, removal.position, Garbage::File(entry.file));
-        if hides_own_work(txn, entry.file, &inode, removal, seen)? {
-            note_repair(txn, Repair::Restore(seen.entry));
-        }
+    inode.removed += 1;
+    if inode.nlink == 0 && hides_own_work(txn, entry.file, &inode, removal, seen)? {
+        note_repair(txn, Repair::Restore(seen.entry));
     }
     txn.put_inode(entry.file, &inode);
     txn.invalidations.push(Invalidation::Attr { file: entry.file });
@@ -225,6 +228,16 @@ fn count_subdir(txn: &mut Txn<'_>, directory: FileId, change: i32) -> Result<(),
     Ok(())
 }
 
+/// Raises the change time of an inode that a record names, whether or not the record changes anything here: so it is the same everywhere.
+fn touch(txn: &mut Txn<'_>, file: FileId, time: Time) -> Result<(), FsError> {
+    if let Some(mut inode) = txn.inode(file)? {
+        inode.touch(time);
+        txn.put_inode(file, &inode);
+        txn.invalidations.push(Invalidation::Attr { file });
+    }
+    Ok(())
+}
+
 /// Sets a directory's times. The directories that a record touches are those that it names, whatever it finds here: so the times are
 /// the same at every site, too.
 fn touch_directory(txn: &mut Txn<'_>, directory: FileId, stamp: Stamp, time: Time) -> Result<(), FsError> {
@@ -247,9 +260,12 @@ fn set_attr(
     time: Time,
 ) -> Result<(), FsError> {
     let Some(mut inode) = txn.inode(file)? else { return Ok(()) };
-    if let Some(perms) = perms.filter(|_| stamp > inode.perms_stamp) {
-        inode.perms = perms;
-        inode.perms_stamp = stamp;
+    if let Some(perms) = perms {
+        inode.set_mode(perms.mode, stamp);
+        if stamp > inode.perms_stamp {
+            inode.perms = Perms { mode: inode.perms.mode, ..perms };
+            inode.perms_stamp = stamp;
+        }
     }
     if let Some(atime) = atime.filter(|_| stamp > inode.atime_stamp) {
         inode.atime = atime;
@@ -267,12 +283,14 @@ fn set_attr(
 /// Two sites that move directories into each other leave a cycle, cut off from the root. Of the moves in it the latest
 /// goes back, and the site that made it says so. The last record that closes a cycle reaches that site too, so it always learns of it.
 fn note_cycle(txn: &mut Txn<'_>, file: FileId) -> Result<(), FsError> {
-    if !txn.existing(file)?.is_dir() {
+    if !txn.inode(file)?.is_some_and(|inode| inode.is_dir()) {
         return Ok(());
     }
     let mut latest: Option<(Stamp, EntryId)> = None;
     let mut at = file;
-    for _ in 0..MAX_DEPTH {
+    // A directory below a cycle, but not in it, never comes back to itself.
+    let mut passed = HashSet::new();
+    while passed.insert(at) {
         let Some(id) = txn.inode(at)?.and_then(|inode| inode.entry) else { return Ok(()) };
         let Some(entry) = txn.entry(id)?.filter(Entry::is_alive) else { return Ok(()) };
         latest = latest.max(Some((entry.stamp, id)));
@@ -298,4 +316,5 @@ fn note_garbage(txn: &mut Txn<'_>, removal: Position, what: Garbage) {
 /// Notes what this site has to do in answer to a peer's record.
 pub fn note_repair(txn: &mut Txn<'_>, repair: Repair) {
     txn.put(Table::Repair, table::repair_key(repair), bytes::Bytes::new());
+    txn.volume.repairs.store(true, Ordering::SeqCst);
 }

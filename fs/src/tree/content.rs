@@ -3,15 +3,19 @@
 //! A record goes on from `base`, the content that its writer saw. If that is the content here, it follows. Otherwise two sites wrote without having
 //! seen each other, and the later stamp wins, with its whole content:
 //!
-//! - the record is older than the content here: its bytes are dropped. If this site made the content here, and the record is not
-//!   already outdated by the last replacement of all content (`whole`), this site ships its whole content as a replacement ([`Repair::Rewrite`]).
-//! - the record is newer: its bytes are applied. What stands here may be a mix until the replacement arrives that its
-//!   origin makes when it sees the losing record.
+//! - the record is older than the content here: its bytes are dropped.
+//! - the record is newer: its bytes are applied. What stands here may be a mix now.
 //!
-//! Why all sites end with the same bytes: let M be the record with the greatest stamp of a file. Its origin has M as its content when it replays any
-//! record that M had not seen; each of these is older than M, so the first rule makes the origin ship its whole content, with a stamp greater than
-//! theirs and than M's. A replacement does not depend on what stands below it. A record that M had seen was settled before M was made,
-//! at M's origin, and is among M's deps.
+//! Either way the content is *unsettled* here, unless the record is older than the last replacement of all content (`whole`): another site may have
+//! taken the same records in another order, and hold other bytes under the same stamp. Whoever made the content that is unsettled at its own site
+//! ships it whole, as a replacement ([`Repair::Rewrite`]): when it meets the other record, and also when it writes to content that is
+//! unsettled already, since nobody else can know that this write was made upon a mix.
+//!
+//! Why all sites end with the same bytes: let M be the record with the greatest stamp of a file. It wins everywhere, and its origin has every
+//! record in the end. If the content is unsettled there, the origin ships it whole, and M was not the greatest. So it is settled: each record later than
+//! `whole` is one of the chain in which each was made upon the one before, from `whole` to M. Elsewhere `whole`, which does not
+//! depend on what stands below it, is applied before that chain; what is older than `whole` and comes after it is dropped; so each of
+//! the chain finds its base, and the bytes are those of the origin.
 
 use proto::hlc::Stamp;
 use proto::record::{ContentChange, Edit};
@@ -45,25 +49,27 @@ pub(super) fn apply(txn: &mut Txn<'_>, stamp: Stamp, change: &ContentChange) -> 
     let decision = decide(inode.content, change.base, stamp);
     match decision {
         Decision::Make => {
+            let follows = change.base == inode.content;
             inode.size = size_after(inode.size, &change.edit);
             inode.content = stamp;
             if matches!(change.edit, Edit::Replace { .. }) {
                 inode.whole = stamp;
+                inode.unsettled = false;
+            } else if !follows {
+                inode.unsettled = true;
             }
             txn.invalidations.push(invalidation(change));
         }
-        _ => {
-            if inode.content.position.site == own && stamp > inode.whole {
-                note_repair(txn, Repair::Rewrite(change.file));
-            }
-        }
+        _ => inode.unsettled |= stamp > inode.whole,
+    }
+    if inode.unsettled && inode.content.position.site == own {
+        note_repair(txn, Repair::Rewrite(change.file));
     }
     if let Some(mtime) = change.mtime {
         inode.set_mtime(mtime, stamp);
     }
-    if let Some(mode) = change.mode.filter(|_| stamp > inode.perms_stamp) {
-        inode.perms.mode = mode;
-        inode.perms_stamp = stamp;
+    if let Some(mode) = change.mode {
+        inode.set_mode(mode, stamp);
     }
     inode.touch(change.time);
     txn.put_inode(change.file, &inode);

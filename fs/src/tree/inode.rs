@@ -1,8 +1,9 @@
 //! The row of an inode.
 //!
 //! ```text
-//! inode := version:u8 kind created:stamp perms perms_stamp:stamp atime:time atime_stamp:stamp mtime:time mtime_stamp:stamp
-//!          ctime:time btime:time nlink:uint subdirs:uint size:uint content:stamp whole:stamp entry:option(position) removal:option(position)
+//! inode := version:u8 kind created:stamp perms perms_stamp:stamp mode_stamp:stamp atime:time atime_stamp:stamp mtime:time mtime_stamp:stamp
+//!          ctime:time btime:time nlink:uint subdirs:uint size:uint content:stamp whole:stamp unsettled:u8 entry:option(position)
+//!          removed:uint
 //! ```
 
 use bytes::Bytes;
@@ -22,8 +23,10 @@ pub struct Inode {
     pub created: Stamp,
     /// Permissions and owner.
     pub perms: Perms,
-    /// What last set them.
+    /// What last set all of them.
     pub perms_stamp: Stamp,
+    /// What last set the mode: also a change of content that cleared suid, which does not touch the owner.
+    pub mode_stamp: Stamp,
     /// Access time: set by programs and creation only, reading does not change it.
     pub atime: Time,
     /// What last set it.
@@ -46,10 +49,12 @@ pub struct Inode {
     pub content: Stamp,
     /// What began the content that `content` goes on from: creation, or a replacement of all of it.
     pub whole: Stamp,
+    /// A change later than `whole` was seen that `content` does not go on from: other sites may hold a mix. See [`super::content`].
+    pub unsettled: bool,
     /// Of a directory: its only entry. `None` for the root.
     pub entry: Option<EntryId>,
-    /// The record that removed its last entry; `None` while it has one.
-    pub removal: Option<Position>,
+    /// Removed entries whose rows are kept, since some site may not know of the removal. An inode without any entry goes.
+    pub removed: u32,
 }
 
 /// The stamp of what exists from the beginning: older than every record.
@@ -69,6 +74,7 @@ impl Inode {
             created: stamp,
             perms,
             perms_stamp: stamp,
+            mode_stamp: stamp,
             atime: time,
             atime_stamp: stamp,
             mtime: time,
@@ -80,8 +86,9 @@ impl Inode {
             size,
             content: stamp,
             whole: stamp,
+            unsettled: false,
             entry: None,
-            removal: None,
+            removed: 0,
         }
     }
 
@@ -95,9 +102,22 @@ impl Inode {
         file == FileId::ROOT || self.nlink > 0
     }
 
+    /// Whether no entry is left, not even a removed one: no site can give the inode a name again.
+    pub fn is_gone(&self, file: FileId) -> bool {
+        !self.is_linked(file) && self.removed == 0
+    }
+
     /// Raises the change time; it never goes back.
     pub fn touch(&mut self, time: Time) {
         self.ctime = self.ctime.max(time);
+    }
+
+    /// Sets the mode if `stamp` is later than what last set it.
+    pub fn set_mode(&mut self, mode: u32, stamp: Stamp) {
+        if stamp > self.mode_stamp {
+            self.perms.mode = mode;
+            self.mode_stamp = stamp;
+        }
     }
 
     /// Sets the modification time if `stamp` is later than what last set it.
@@ -138,6 +158,7 @@ impl Inode {
         record::put_stamp(&mut out, self.created);
         self.perms.encode(&mut out);
         record::put_stamp(&mut out, self.perms_stamp);
+        record::put_stamp(&mut out, self.mode_stamp);
         self.atime.encode(&mut out);
         record::put_stamp(&mut out, self.atime_stamp);
         self.mtime.encode(&mut out);
@@ -149,8 +170,9 @@ impl Inode {
         codec::put_u64(&mut out, self.size);
         record::put_stamp(&mut out, self.content);
         record::put_stamp(&mut out, self.whole);
+        out.push(u8::from(self.unsettled));
         record::put_option(&mut out, self.entry.as_ref(), |out, entry| record::put_position(out, entry.0));
-        record::put_option(&mut out, self.removal.as_ref(), |out, removal| record::put_position(out, *removal));
+        codec::put_u64(&mut out, u64::from(self.removed));
         out.into()
     }
 
@@ -165,6 +187,7 @@ impl Inode {
             created: record::stamp(&mut reader)?,
             perms: Perms::decode(&mut reader)?,
             perms_stamp: record::stamp(&mut reader)?,
+            mode_stamp: record::stamp(&mut reader)?,
             atime: Time::decode(&mut reader)?,
             atime_stamp: record::stamp(&mut reader)?,
             mtime: Time::decode(&mut reader)?,
@@ -176,8 +199,9 @@ impl Inode {
             size: reader.u64("a size")?,
             content: record::stamp(&mut reader)?,
             whole: record::stamp(&mut reader)?,
+            unsettled: reader.u8("whether content is settled")? != 0,
             entry: record::option(&mut reader, record::position)?.map(EntryId),
-            removal: record::option(&mut reader, record::position)?,
+            removed: reader.uint("a count of removed entries")?,
         };
         reader.finish("an inode")?;
         Ok(inode)
@@ -199,6 +223,8 @@ mod tests {
         for kind in [Kind::Regular, Kind::Directory, target, Kind::CharDevice(0x0103)] {
             let mut inode = Inode::new(kind, perms, GENESIS, time);
             inode.nlink = 3;
+            inode.removed = 2;
+            inode.unsettled = true;
             inode.size = u64::MAX >> 1;
             inode.entry = Some(EntryId(GENESIS.position));
             assert_eq!(Inode::decode(inode.encode()), Ok(inode));

@@ -1,0 +1,180 @@
+//! Carries records between sites as the replicator does, but badly: pieces of any size, twice, late, in any order of the lanes.
+
+use std::collections::BTreeMap;
+
+use fs::replay::ReplayError;
+use fs::ship::ShipRecord;
+use proto::ids::{Lane, LanePoint, Seq, SiteId};
+use proto::record::Op;
+
+use super::{Rng, Site};
+
+const LANE: Lane = Lane::Normal;
+
+/// An acknowledgement: how far the peer has applied a lane, and how far its own had come then.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    point: LanePoint,
+    head: Seq,
+}
+
+/// What one site knows of its peers' acknowledgements of its own lane.
+#[derive(Default)]
+struct Watermarks {
+    acknowledged: BTreeMap<usize, LanePoint>,
+    waiting: BTreeMap<usize, Seen>,
+    confirmed: BTreeMap<usize, Seen>,
+}
+
+/// All links.
+pub struct Network {
+    watermarks: Vec<Watermarks>,
+    /// Stable points on their way: receiver, origin, point, where all sites' lanes must have come.
+    stable: Vec<(usize, usize, LanePoint, Vec<(usize, Seq)>)>,
+    /// The bytes that a record was made with.
+    pub written: BTreeMap<(SiteId, Seq), Vec<u8>>,
+    /// Records waited for others.
+    pub waits: u64,
+    /// Why the last delivery stopped.
+    pub why: String,
+}
+
+impl Network {
+    pub fn new(sites: usize) -> Self {
+        let watermarks = (0..sites).map(|_| Watermarks::default()).collect();
+        Self { watermarks, stable: Vec::new(), written: BTreeMap::new(), waits: 0, why: String::new() }
+    }
+
+    /// The same links with more sites. Acknowledgements are made anew.
+    pub fn joined(before: Network, sites: usize) -> Self {
+        Self { written: before.written, ..Self::new(sites) }
+    }
+
+    fn read(&self, from: &Site, after: Seq, limit_bytes: usize) -> Vec<ShipRecord> {
+        let volume = from.volume();
+        volume.wait_durable(volume.appended()).expect("durable");
+        let records = volume.read_lane(LANE, after, limit_bytes).unwrap_or_else(|error| panic!("lane of site {}: {error}", from.id));
+        for shipped in &records {
+            let Some(bytes) = self.written.get(&(from.id, shipped.record.seq)) else { continue };
+            let Op::Content(_) = &shipped.record.op else { panic!("record {} is no content", shipped.record.seq) };
+            let got = shipped.record.bytes().expect("bytes by value");
+            assert!(got[..] == bytes[..], "record {} of site {} is not shipped as it was written", shipped.record.seq, from.id);
+        }
+        records
+    }
+
+    /// Delivers a random piece of a lane. Whether anything was applied.
+    pub fn deliver(&mut self, sites: &[Site], from: usize, to: usize, rng: &mut Rng, all: bool) -> bool {
+        let (origin, peer) = (&sites[from], &sites[to]);
+        let before = peer.volume().frontier(origin.id, LANE);
+        let mut after = before.seq;
+        if rng.one_in(4) && !all {
+            // Sent twice, as after a lost connection, but not what the origin may have dropped.
+            let known = origin.volume().acknowledged(peer.id, LANE).expect("a row").map_or(Seq::ZERO, |point| point.seq);
+            after = Seq(after.0 - rng.below(4).min(after.0.saturating_sub(known.0)));
+        }
+        let limit = if all { 1 << 20 } else { 1 << rng.below(21) };
+        let mut records: Vec<_> = self.read(origin, after, limit).into_iter().map(|shipped| shipped.record).collect();
+        if !all {
+            records.truncate(1 + rng.below(40) as usize);
+        }
+        if records.is_empty() {
+            return false;
+        }
+        let replayed = peer.volume().replay(origin.id, origin.volume().incarnation(), LANE, &records);
+        match replayed.stopped {
+            None => {}
+            Some(ReplayError::MissingDep(dep)) => {
+                self.waits += 1;
+                self.why = format!("site {} waits for {dep} with record {} of {}", peer.id, replayed.applied.seq.next(), origin.id);
+            }
+            Some(error) => panic!("site {} refuses the lane of {}: {error}", peer.id, origin.id),
+        }
+        assert_eq!(replayed.applied, peer.volume().frontier(origin.id, LANE));
+        if all || rng.one_in(2) {
+            peer.volume().wait_durable(replayed.lsn).expect("durable");
+            self.acknowledge(sites, from, to, replayed.applied);
+        }
+        replayed.applied > before
+    }
+
+    fn acknowledge(&mut self, sites: &[Site], from: usize, to: usize, point: LanePoint) {
+        let head = sites[to].volume().lane_head(LANE).appended;
+        let marks = &mut self.watermarks[from];
+        marks.acknowledged.insert(to, point);
+        marks.waiting.insert(to, Seen { point, head });
+        sites[from].volume().set_acknowledged(sites[to].id, LANE, point).expect("remembered");
+    }
+
+    /// What an origin concludes from acknowledgements, and what others conclude from that.
+    pub fn conclude(&mut self, sites: &[Site], at: usize) {
+        let volume = sites[at].volume();
+        let marks = &mut self.watermarks[at];
+        for (peer, seen) in marks.waiting.clone() {
+            if volume.frontier(sites[peer].id, LANE).seq >= seen.head {
+                marks.confirmed.insert(peer, seen);
+                marks.waiting.remove(&peer);
+            }
+        }
+        if marks.acknowledged.len() == sites.len() - 1 {
+            let lowest = marks.acknowledged.values().map(|point| point.seq).min();
+            volume.set_watermark(LANE, lowest.expect("peers"));
+        }
+        if marks.confirmed.len() == sites.len() - 1 {
+            let point = marks.confirmed.values().map(|seen| seen.point).min().expect("peers");
+            let heads: Vec<_> = marks.confirmed.iter().map(|(peer, seen)| (*peer, seen.head)).collect();
+            volume.set_stable(sites[at].id, LANE, point);
+            for other in (0..sites.len()).filter(|other| *other != at) {
+                self.stable.push((other, at, point, heads.clone()));
+            }
+        }
+        let mut waiting = Vec::new();
+        for (to, origin, point, heads) in self.stable.drain(..) {
+            let here = sites[to].volume();
+            let covered = heads.iter().all(|(site, head)| *site == to || here.frontier(sites[*site].id, LANE).seq >= *head);
+            if to == at && covered {
+                here.set_stable(sites[origin].id, LANE, point);
+            } else {
+                waiting.push((to, origin, point, heads));
+            }
+        }
+        // A newer point of an origin stands for the older ones.
+        let newest: BTreeMap<_, _> = waiting.into_iter().map(|item| ((item.0, item.1), item)).collect();
+        self.stable = newest.into_values().collect();
+    }
+
+    /// Delivers until every site has everything and nothing more is made in answer.
+    pub fn settle(&mut self, sites: &[Site], rng: &mut Rng) {
+        let count = sites.len();
+        for round in 0.. {
+            let mut moved = false;
+            for from in 0..count {
+                for to in (0..count).filter(|to| *to != from) {
+                    moved |= self.deliver(sites, from, to, rng, true);
+                }
+            }
+            let level = (0..count).all(|from| {
+                let head = sites[from].volume().lane_head(LANE).appended;
+                sites.iter().all(|to| to.id == sites[from].id || to.volume().frontier(sites[from].id, LANE).seq == head)
+            });
+            if level {
+                return;
+            }
+            assert!(moved, "a lane is stuck: {}", self.why);
+            assert!(round < 500, "the sites answer one another without an end");
+        }
+    }
+
+    /// When all is level: acknowledgements go round until nothing waits for them.
+    pub fn drain(&mut self, sites: &[Site]) {
+        for _ in 0..3 {
+            for from in 0..sites.len() {
+                for to in (0..sites.len()).filter(|to| *to != from) {
+                    let point = sites[to].volume().frontier(sites[from].id, LANE);
+                    self.acknowledge(sites, from, to, point);
+                }
+            }
+            (0..sites.len()).for_each(|at| self.conclude(sites, at));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Random operations of a program at one site, among few names, so that they meet.
+
+use fs::error::FsError;
+use fs::types::{
+    Allocate, Attr, Caller, HandleId, OpenFlags, RenameMode, SetAttr, SetTime, XattrMode,
+};
+use fs::volume::Volume;
+use proto::ids::{FileId, Lane, Seq};
+use proto::record::{Kind, Time};
+
+use super::Rng;
+
+pub const ROOT: Caller = Caller { uid: 0, gid: 0 };
+const USER: Caller = Caller { uid: 1000, gid: 100 };
+pub const READ_WRITE: OpenFlags = OpenFlags { read: true, write: true, append: false, truncate: false, sync: false };
+const NAMES: [&[u8]; 6] = [b"a", b"b", b"c", b"d", b"e", b"f"];
+
+/// Everything that a walk from the root finds.
+pub fn walk(volume: &Volume) -> Vec<(FileId, Vec<u8>, Attr)> {
+    let mut found = Vec::new();
+    let mut todo = vec![FileId::ROOT];
+    while let Some(dir) = todo.pop() {
+        for entry in volume.list(dir).expect("a listing") {
+            let attr = volume.lookup(dir, entry.name.as_bytes()).expect("a listed name");
+            if attr.kind == Kind::Directory {
+                todo.push(attr.file);
+            }
+            found.push((dir, entry.name.as_bytes().to_vec(), attr));
+        }
+    }
+    found
+}
+
+/// Open handles survive operations, not crashes.
+#[derive(Default)]
+pub struct Program {
+    handles: Vec<(FileId, HandleId)>,
+}
+
+impl Program {
+    pub fn crashed(&mut self) {
+        self.handles.clear();
+    }
+
+    pub fn close_all(&mut self, volume: &Volume) {
+        for (_, handle) in self.handles.drain(..) {
+            volume.release(handle).expect("released");
+        }
+    }
+
+    /// One operation. Answers the bytes of a write that was one record.
+    pub fn step(&mut self, volume: &Volume, rng: &mut Rng) -> Option<(Seq, Vec<u8>)> {
+        match self.try_step(volume, rng) {
+            Ok(written) => written,
+            Err(FsError::Damaged(why)) => panic!("site {}: damaged: {why}", volume.site()),
+            Err(error @ (FsError::ReadOnly(_) | FsError::Disk { .. })) => panic!("site {}: {error}", volume.site()),
+            Err(_) => None,
+        }
+    }
+
+    fn try_step(&mut self, volume: &Volume, rng: &mut Rng) -> Result<Option<(Seq, Vec<u8>)>, FsError> {
+        let all = walk(volume);
+        let mut dirs = vec![FileId::ROOT];
+        dirs.extend(all.iter().filter(|(.., attr)| attr.kind == Kind::Directory).map(|(.., attr)| attr.file));
+        let files: Vec<FileId> =
+            all.iter().filter(|(.., attr)| attr.kind == Kind::Regular).map(|(.., attr)| attr.file).collect();
+        let dir = *rng.pick(&dirs).expect("the root");
+        let name = *rng.pick(&NAMES).expect("a name");
+        let caller = if rng.one_in(3) { USER } else { ROOT };
+        let target = rng.pick(&all).cloned();
+        let any = target.as_ref().map_or(FileId::ROOT, |(.., attr)| attr.file);
+        let file = if !self.handles.is_empty() && rng.one_in(6) {
+            rng.pick(&self.handles).map(|(file, _)| *file)
+        } else {
+            rng.pick(&files).copied()
+        };
+        match rng.below(100) {
+            0..12 => {
+                let (attr, handle) = volume.create_open(caller, dir, name, 0o6755, READ_WRITE)?;
+                self.handles.push((attr.file, handle));
+                if rng.one_in(2) {
+                    return self.write(volume, rng, attr.file);
+                }
+            }
+            12..19 => drop(volume.create(caller, dir, name, Kind::Directory, 0o2755)?),
+            19..22 => drop(volume.create(caller, dir, name, Kind::Symlink(b"over/there"[..].into()), 0o777)?),
+            22..23 => drop(volume.create(caller, dir, name, Kind::Fifo, 0o600)?),
+            23..27 => drop(volume.link(file.unwrap_or(FileId::ROOT), dir, name)?),
+            27..37 => {
+                if let Some((parent, name, attr)) = target {
+                    if attr.kind == Kind::Directory { volume.rmdir(parent, &name)? } else { volume.unlink(parent, &name)? }
+                }
+            }
+            37..52 => {
+                if let Some((parent, old, _)) = target {
+                    let mode = *rng
+                        .pick(&[RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange])
+                        .expect("a mode");
+                    volume.rename(parent, &old, dir, name, mode)?;
+                }
+            }
+            52..72 => {
+                if let Some(file) = file {
+                    return self.write(volume, rng, file);
+                }
+            }
+            72..77 => {
+                if let Some(file) = file {
+                    let size = Some(if rng.one_in(3) { 0 } else { rng.below(300_000) });
+                    volume.setattr(caller, file, SetAttr { size, ..SetAttr::default() })?;
+                }
+            }
+            77..80 => {
+                if let Some(file) = file {
+                    let handle = volume.open(file, OpenFlags { truncate: true, ..READ_WRITE })?;
+                    self.handles.push((file, handle));
+                    return self.write(volume, rng, file);
+                }
+            }
+            80..83 => {
+                if let Some(file) = file {
+                    let handle = volume.open(file, READ_WRITE)?;
+                    let (offset, len) = (rng.below(200_000), 1 + rng.below(100_000));
+                    let how = match rng.below(3) {
+                        0 => Allocate::Punch,
+                        1 => Allocate::Zero { keep_size: rng.one_in(2) },
+                        _ => Allocate::Punch,
+                    };
+                    let done = volume.fallocate(handle, offset, len, how);
+                    volume.release(handle)?;
+                    done?;
+                }
+            }
+            83..90 => {
+                let at = |rng: &mut Rng| Some(SetTime::At(Time { secs: rng.below(2_000_000_000) as i64, nanos: 5 }));
+                let set = match rng.below(4) {
+                    0 => SetAttr { mode: Some(rng.below(0o10000) as u32), ..SetAttr::default() },
+                    1 => SetAttr { uid: Some(rng.below(5) as u32), gid: Some(7), ..SetAttr::default() },
+                    2 => SetAttr { mtime: at(rng), ..SetAttr::default() },
+                    _ => SetAttr { atime: at(rng), mtime: Some(SetTime::Now), ..SetAttr::default() },
+                };
+                volume.setattr(caller, any, set)?;
+            }
+            90..94 => {
+                let len = rng.below(200) as usize;
+                volume.setxattr(any, [&b"user."[..], name].concat().as_slice(), &rng.bytes(len), XattrMode::Set)?;
+            }
+            94..96 => volume.removexattr(any, &[&b"user."[..], name].concat())?,
+            _ => {
+                if !self.handles.is_empty() {
+                    let at = rng.below(self.handles.len() as u64) as usize;
+                    let (_, handle) = self.handles.swap_remove(at);
+                    volume.release(handle)?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn write(&mut self, volume: &Volume, rng: &mut Rng, file: FileId) -> Result<Option<(Seq, Vec<u8>)>, FsError> {
+        let flags = OpenFlags { append: rng.one_in(3), ..READ_WRITE };
+        let handle = volume.open(file, flags)?;
+        let len = match rng.below(6) {
+            0 => 1 + rng.below(60),
+            1..3 => 1 + rng.below(9000),
+            3 => 65_536,
+            _ => 65_536 + rng.below(150_000),
+        };
+        let size = volume.getattr(file)?.size;
+        let offset = match rng.below(4) {
+            0 => 0,
+            1 => size,
+            2 => rng.below(size + 1),
+            _ => rng.below(400_000),
+        };
+        let bytes = rng.bytes(len as usize);
+        let before = volume.lane_head(Lane::Normal).appended;
+        let done = volume.write(handle, offset, &bytes, rng.one_in(2));
+        volume.release(handle)?;
+        let seq = volume.lane_head(Lane::Normal).appended;
+        let whole = done? as usize == bytes.len();
+        Ok(Some((seq, bytes)).filter(|_| whole && seq == before.next()))
+    }
+}
