@@ -142,6 +142,7 @@ impl Journalled {
             Effect::Write { offset, .. } => redo::Edit::Write { offset, len: self.bytes.len() as u64, source },
             Effect::Extent { offset, len } => redo::Edit::Extent { offset, len },
             Effect::Truncate { size } => redo::Edit::Truncate { size },
+            Effect::Punch { offset, len: 0 } => redo::Edit::Punch { offset, len: u64::MAX },
             Effect::Punch { offset, len } => redo::Edit::Punch { offset, len },
             Effect::Replace { size } => redo::Edit::Replace { size },
         }

@@ -28,7 +28,9 @@
 //! for torn ones: the page cache may write back what it likes.
 //!
 //! Holes come out right too: whether a block is allocated depends on the last edits that touched it, and they are made again in their
-//! order. (Making only what nothing newer covers would lose the block of a write that a truncation cut to its first bytes. The price is room
+//! order. The end of the file matters to that: a hole that reaches it frees the last block whole, so while the steps are made the
+//! object is longer than any of them reaches, and a hole that reached the end when it was made is one up to infinity here.
+//! (Making only what nothing newer covers would lose the block of a write that a truncation cut to its first bytes. The price is room
 //! for by-value bytes that a newer edit frees again, as much as was written since the checkpoint.)
 //!
 //! # Why it may be run again
@@ -66,7 +68,7 @@ pub enum Edit<S> {
         /// The new size in bytes.
         size: u64,
     },
-    /// A hole, which doesn't change the size.
+    /// A hole, which doesn't change the size. One that reaches the end of the file has an endless length.
     Punch {
         /// Where, in bytes.
         offset: u64,
@@ -85,7 +87,9 @@ pub enum Edit<S> {
 pub struct Plan<S> {
     /// The length that the object must have.
     pub size: u64,
-    /// All below `size`.
+    /// The length that it has while the steps are made.
+    pub work_len: u64,
+    /// All below `work_len`.
     pub steps: Vec<Step<S>>,
     /// An object that is shorter than this before the first step has lost bytes of an extent: the store is damaged.
     pub min_len: u64,
@@ -113,16 +117,20 @@ pub struct Rewrite<S> {
     pub len: u64,
 }
 
+/// More than a block of any file system below.
+const MARGIN_BYTES: u64 = 128 << 10;
+
 /// Plans for one file: its `edits` in the order of the journal, and the size that it has after them.
 pub fn plan<S, I>(edits: I, size: u64) -> Plan<S>
 where
     S: Copy,
     I: IntoIterator<Item = Edit<S>, IntoIter: DoubleEndedIterator>,
 {
-    // Cutting to the final size is the newest edit of all: nothing beyond it is of interest.
-    let mut extents = RangeSet::from(size..u64::MAX);
-    let mut covered = extents.clone();
-    let mut plan = Plan { size, steps: Vec::new(), min_len: 0 };
+    // Cutting to the final size is the newest edit of all: nothing in the blocks behind it is of interest.
+    let work_len = size.saturating_add(MARGIN_BYTES).min(i64::MAX as u64).max(size);
+    let mut extents = RangeSet::from(work_len..u64::MAX);
+    let mut covered = RangeSet::from(size..u64::MAX);
+    let mut plan = Plan { size, work_len, steps: Vec::new(), min_len: 0 };
     for edit in edits.into_iter().rev() {
         let range = edit.range();
         match edit {

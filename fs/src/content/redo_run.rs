@@ -63,8 +63,10 @@ impl<S> Plan<S> {
         if len < self.min_len {
             return Err(RedoError::LostBytes { file, len, needed: self.min_len });
         }
-        if len != self.size {
-            object.set_len(self.size).map_err(disk("set the length"))?;
+        let set_len = |len| object.set_len(len).map_err(disk("set the length"));
+        // A file as long as files may be can't be longer: then only its last block's hole may come out otherwise.
+        if !self.steps.is_empty() && object.set_len(self.work_len).is_err() {
+            set_len(self.size)?;
         }
         for step in &self.steps {
             let write = match step {
@@ -81,7 +83,7 @@ impl<S> Plan<S> {
             }
             object.write_all_at(write.offset, &bytes).map_err(disk("write the bytes"))?;
         }
-        Ok(())
+        set_len(self.size)
     }
 }
 

@@ -165,7 +165,7 @@ impl Volume {
         let change = ContentChange { file, base: inode.content, edit, mtime: Some(time), mode, time };
         self.save_overwritten(&mut txn, object, inode.size, &change)?;
         let touched = [inode.created, inode.content];
-        let effect = effect_of(&change.edit, 0);
+        let effect = effect_of(&change.edit, inode.size, 0);
         let committed = commit_change(txn, change, touched, effect, object)?;
         if mode.is_some() {
             self.invalidate_later(Invalidation::Attr { file });
@@ -214,12 +214,14 @@ pub(crate) fn commit_change(
     txn.commit_own(LANE, &record, &objects)
 }
 
-/// What an edit does to the object; `record` is the index of its record in the batch.
-pub(crate) fn effect_of(edit: &Edit, record: u32) -> Option<Effect> {
+/// What an edit does to the object of a file with `size` bytes; `record` is the index of its record in the batch.
+pub(crate) fn effect_of(edit: &Edit, size: u64, record: u32) -> Option<Effect> {
     Some(match edit {
         Edit::Write { offset, data: Data::Bytes(_) } => Effect::Write { offset: *offset, record },
         Edit::Write { offset, data: Data::Extent(len) } => Effect::Extent { offset: *offset, len: u64::from(*len) },
         Edit::Truncate { size } => Effect::Truncate { size: *size },
+        // A hole that reaches the end frees the last block whole: recovery has to know.
+        Edit::Punch { offset, len } if *offset + *len >= size => Effect::Punch { offset: *offset, len: 0 },
         Edit::Punch { offset, len } => Effect::Punch { offset: *offset, len: *len },
         Edit::Replace { size } => Effect::Replace { size: *size },
     })
