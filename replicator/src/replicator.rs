@@ -220,8 +220,8 @@ fn open<S: Store>(
     if (profile.site, profile.volume) != (store.site(), store.volume_id()) {
         return Err(StartError::OtherStore { identity: profile.site, store: store.site() });
     }
-    let own =
-        Member { site: profile.site, name: profile.site_name.clone(), address: profile.advertised_address.clone() };
+    let address = config.advertise.clone().unwrap_or_else(|| profile.advertised_address.clone());
+    let own = Member { site: profile.site, name: profile.site_name.clone(), address };
     let invitations = match store.store_path() {
         Some(path) => Invitations::load(&path)?,
         None => Invitations::default(),

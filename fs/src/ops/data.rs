@@ -82,8 +82,8 @@ impl Volume {
     }
 
     /// Makes the file longer, with a hole, unless it is so long already: another writer may have come in between.
-    pub(crate) fn grow(&self, file: FileId, size: u64) -> Result<(), FsError> {
-        let grown = self.edit_locked(file, Edit::Truncate { size }, true, true);
+    pub(crate) fn grow(&self, file: FileId, size: u64, kill_suid: bool) -> Result<(), FsError> {
+        let grown = self.edit_locked(file, Edit::Truncate { size }, kill_suid, true);
         self.answer_noted();
         grown
     }
