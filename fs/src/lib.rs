@@ -28,6 +28,7 @@ pub mod peers;
 pub mod pins;
 pub mod recovery;
 pub mod replay;
+pub mod room;
 pub mod ship;
 pub mod snapshot;
 pub mod store;

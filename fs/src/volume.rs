@@ -21,6 +21,7 @@ use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn
 use crate::meta::{self, Meta};
 use crate::ops::Holders;
 use crate::pins::Pins;
+use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
 use crate::store::table::Table;
@@ -118,6 +119,7 @@ pub struct Volume {
     pub(crate) pins: Mutex<Pins>,
     pub(crate) active: Active,
     pub(crate) unseen: Unseen,
+    pub(crate) room: Room,
     pub(crate) holders: Holders,
     pub(crate) fold: Arc<FoldSignal>,
     /// Held during a fold: one at a time.
@@ -216,6 +218,7 @@ impl Volume {
             pins: Mutex::default(),
             active: Active::default(),
             unseen: Unseen::default(),
+            room: Room::default(),
             holders: Holders::default(),
             fold: Arc::default(),
             folding: Mutex::default(),

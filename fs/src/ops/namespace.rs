@@ -30,6 +30,7 @@ impl Volume {
                 return Err(FsError::NameTooLong);
             }
         }
+        self.need_room(0)?;
         let mut txn = Txn::begin(self)?;
         let directory = directory(&txn, parent)?;
         if !txn.candidates(parent, name.as_bytes())?.is_empty() {
@@ -140,6 +141,7 @@ impl Volume {
     /// One more name for an inode that is not a directory.
     pub fn link(&self, file: FileId, new_parent: FileId, new_name: &[u8]) -> Result<Attr, FsError> {
         let name = check_name(new_name)?;
+        self.need_room(0)?;
         let txn = Txn::begin(self)?;
         let directory = directory(&txn, new_parent)?;
         let inode = txn.existing(file)?;

@@ -23,6 +23,7 @@ impl Volume {
         if value.len() > MAX_XATTR_VALUE_BYTES {
             return Err(FsError::XattrRange);
         }
+        self.need_room(value.len() as u64)?;
         let txn = Txn::begin(self)?;
         let present = txn.get(Table::Xattr, &table::xattr_key(file, name))?.map(Xattr::decode).transpose()?;
         match (mode, present.as_ref().is_some_and(|xattr| xattr.value.is_some())) {

@@ -83,6 +83,8 @@ impl Volume {
             return Err(ReplayError::Refused { seq, why: "it claims to be this site's own".into() });
         }
         let records = first_group(records);
+        // A full disk stops the lane, visibly, until there is room again.
+        self.need_room(records.iter().map(Record::data_len).sum())?;
         self.mark_overwritten(records)?;
         let objects = self.objects_of(records)?;
         let locks: Vec<_> = objects.values().map(|object| object.write()).collect();

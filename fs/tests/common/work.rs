@@ -13,13 +13,17 @@ const USER: Caller = Caller { uid: 1000, gid: 100 };
 pub const READ_WRITE: OpenFlags = OpenFlags { read: true, write: true, append: false, truncate: false, sync: false };
 const NAMES: [&[u8]; 6] = [b"a", b"b", b"c", b"d", b"e", b"f"];
 
-/// Everything that a walk from the root finds.
+/// Everything that a walk from the root finds, without names that begin with a dot: those are for tests that want them left alone.
 pub fn walk(volume: &Volume) -> Vec<(FileId, Vec<u8>, Attr)> {
     let mut found = Vec::new();
     let mut todo = vec![FileId::ROOT];
     while let Some(dir) = todo.pop() {
-        for entry in volume.list(dir).expect("a listing") {
-            let attr = volume.lookup(dir, entry.name.as_bytes()).expect("a listed name");
+        for entry in volume.list(dir).unwrap_or_default() {
+            if entry.name.as_bytes().starts_with(b".") {
+                continue;
+            }
+            // Gone meanwhile, where there are other threads.
+            let Ok(attr) = volume.lookup(dir, entry.name.as_bytes()) else { continue };
             if attr.kind == Kind::Directory {
                 todo.push(attr.file);
             }
@@ -53,6 +57,15 @@ impl Program {
             Err(FsError::Damaged(why)) => panic!("site {}: damaged: {why}", volume.site()),
             Err(error @ (FsError::ReadOnly(_) | FsError::Disk { .. })) => panic!("site {}: {error}", volume.site()),
             Err(_) => None,
+        }
+    }
+
+    /// As [`step`](Self::step) where others change the tree at the same time: what was listed may be gone.
+    pub fn step_beside_others(&mut self, volume: &Volume, rng: &mut Rng) {
+        match self.try_step(volume, rng) {
+            Err(FsError::Damaged(why)) => panic!("site {}: damaged: {why}", volume.site()),
+            Err(error @ (FsError::ReadOnly(_) | FsError::Disk { .. })) => panic!("site {}: {error}", volume.site()),
+            _ => {}
         }
     }
 

@@ -1,0 +1,168 @@
+//! Programs, replay and shipping at once, on threads: nobody waits for ever, no reader sees a name before what it names.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::dump::{READ, check_rows, dump};
+use common::network::Network;
+use common::work::{Program, READ_WRITE, ROOT};
+use common::{Rng, Site, env_number};
+use fs::error::FsError;
+use fs::replay::ReplayError;
+use fs::types::{OpenFlags, RenameMode, SetAttr, SetTime};
+use fs::volume::Volume;
+use proto::ids::{FileId, Lane, LanePoint};
+
+/// Replaces `published` again and again by a file of one byte's value, as programs do that want readers to see all or nothing.
+fn publish(volume: &Volume, stop: &AtomicBool, seed: u64) {
+    let mut rng = Rng::new(seed);
+    let temporary = format!(".published.{seed}");
+    while !stop.load(Ordering::SeqCst) {
+        let len = if rng.one_in(2) { 70_000 + rng.below(200_000) } else { 1 + rng.below(20_000) };
+        let (_, handle) = volume.create_open(ROOT, FileId::ROOT, temporary.as_bytes(), 0o644, READ_WRITE).expect("created");
+        let bytes = vec![rng.next() as u8; len as usize];
+        let mut at = 0;
+        while at < bytes.len() {
+            let end = (at + 1 + rng.below(150_000) as usize).min(bytes.len());
+            volume.write(handle, at as u64, &bytes[at..end], false).expect("written");
+            at = end;
+        }
+        volume.release(handle).expect("released");
+        volume
+            .rename(FileId::ROOT, temporary.as_bytes(), FileId::ROOT, b".published", RenameMode::Replace)
+            .expect("published");
+    }
+}
+
+/// Answers how often it found a whole file.
+fn read_published(volume: &Volume, stop: &AtomicBool) -> u64 {
+    let mut whole = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let attr = match volume.lookup(FileId::ROOT, b".published") {
+            Ok(attr) => attr,
+            Err(FsError::NotFound) => continue,
+            Err(error) => panic!("{error}"),
+        };
+        // As the kernel does between a look-up and an open.
+        volume.remember(attr.file);
+        if let Ok(handle) = volume.open(attr.file, READ) {
+            let size = volume.getattr(attr.file).expect("an open file's attributes").size;
+            let bytes = volume.read(handle, 0, 1 << 20).expect("bytes");
+            assert_eq!(bytes.len() as u64, size, "a file's length");
+            assert!(!bytes.is_empty(), "a published file is empty");
+            assert!(bytes.iter().all(|byte| *byte == bytes[0]), "a mixed file");
+            volume.release(handle).expect("released");
+            whole += 1;
+        }
+        volume.forget(attr.file, 1);
+    }
+    whole
+}
+
+/// Carries one lane and acknowledges it, as two replicators would.
+fn carry(from: &Volume, to: &Volume, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        from.wait_durable(from.appended()).expect("durable");
+        let after = to.frontier(from.site(), Lane::Normal);
+        let records = from.read_lane(Lane::Normal, after.seq, 1 << 19).expect("the lane");
+        if records.is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
+        let records: Vec<_> = records.into_iter().map(|shipped| shipped.record).collect();
+        let replayed = to.replay(from.site(), from.incarnation(), Lane::Normal, &records);
+        match replayed.stopped {
+            None | Some(ReplayError::MissingDep(_)) => {}
+            Some(error) => panic!("{error}"),
+        }
+        to.wait_durable(replayed.lsn).expect("durable");
+        let head = to.lane_head(Lane::Normal).appended;
+        from.set_acknowledged(to.site(), Lane::Normal, replayed.applied).expect("remembered");
+        from.set_watermark(Lane::Normal, replayed.applied.seq);
+        if from.frontier(to.site(), Lane::Normal).seq >= head {
+            from.set_stable(from.site(), Lane::Normal, replayed.applied);
+            to.set_stable(from.site(), Lane::Normal, replayed.applied);
+        }
+    }
+}
+
+fn run(seed: u64, seconds: u64) {
+    let sites = [Site::new(1), Site::new(2)];
+    let now = Some(SetTime::Now);
+    sites[0].volume().setattr(ROOT, FileId::ROOT, SetAttr { atime: now, mtime: now, ..SetAttr::default() }).expect("set");
+    let (stop, whole) = (AtomicBool::new(false), AtomicBool::new(false));
+    let volumes: Vec<Arc<Volume>> = sites.iter().map(|site| site.volume().clone()).collect();
+    std::thread::scope(|scope| {
+        let (stop, whole) = (&stop, &whole);
+        for (index, volume) in volumes.iter().enumerate() {
+            for program in 0..2 {
+                scope.spawn(move || {
+                    let mut rng = Rng::new(seed * 100 + (index * 10 + program) as u64);
+                    let mut program = Program::default();
+                    while !stop.load(Ordering::SeqCst) {
+                        program.step_beside_others(volume, &mut rng);
+                    }
+                    program.close_all(volume);
+                });
+            }
+            scope.spawn(move || {
+                if read_published(volume, stop) > 0 {
+                    whole.store(true, Ordering::SeqCst);
+                }
+            });
+        }
+        scope.spawn(|| publish(&volumes[0], stop, seed));
+        scope.spawn(|| carry(&volumes[0], &volumes[1], stop));
+        scope.spawn(|| carry(&volumes[1], &volumes[0], stop));
+        let until = Instant::now() + Duration::from_secs(seconds);
+        let mut last = [LanePoint::START; 2];
+        while Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(500));
+            last = [volumes[0].frontier(volumes[1].site(), Lane::Normal), volumes[1].frontier(volumes[0].site(), Lane::Normal)];
+        }
+        stop.store(true, Ordering::SeqCst);
+        assert!(last.iter().all(|point| *point > LanePoint::START), "nothing arrived");
+    });
+    drop(volumes);
+    assert!(whole.load(Ordering::SeqCst), "no reader found the published file");
+    let mut network = Network::new(2);
+    network.settle(&sites, &mut Rng::new(seed));
+    sites.iter().for_each(|site| check_rows(site, false));
+    let diff = dump(&sites[0]).diff(&dump(&sites[1]));
+    assert!(diff.is_empty(), "the sites differ:\n{diff:.4000}");
+    network.drain(&sites);
+    for mut site in sites {
+        check_rows(&site, true);
+        common::dump::check_drained(&mut site);
+    }
+}
+
+#[test]
+fn threads_neither_wait_for_ever_nor_see_halves() {
+    run(env_number("SYNCLINE_SEED").unwrap_or(1), env_number("SYNCLINE_SECONDS").unwrap_or(6));
+}
+
+#[test]
+fn a_file_that_another_writer_makes_longer_is_not_cut_by_a_reservation() {
+    let site = Site::new(1);
+    let volume = site.volume();
+    let (attr, handle) = volume.create_open(ROOT, FileId::ROOT, b"log", 0o644, READ_WRITE).expect("created");
+    let append = volume.open(attr.file, OpenFlags { append: true, ..READ_WRITE }).expect("opened");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..2000 {
+                volume.write(append, 0, b"ten bytes.", false).expect("appended");
+            }
+        });
+        for size in 1..2000 {
+            volume.fallocate(handle, 0, size * 10, fs::types::Allocate::Reserve { keep_size: false }).expect("reserved");
+        }
+    });
+    // Appended bytes may stand behind a reservation, but none may be gone.
+    let bytes = volume.read(handle, 0, 1 << 20).expect("bytes");
+    let kept = bytes.iter().filter(|byte| **byte != 0).count();
+    assert_eq!(kept, 20_000);
+}
