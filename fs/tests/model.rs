@@ -42,7 +42,16 @@ impl Model {
 
     fn node(kind: Kind, mode: u32, owner: (u32, u32)) -> Node {
         let nlink = if kind == Kind::Directory { 2 } else { 1 };
-        Node { kind, mode, owner, nlink, data: Vec::new(), names: BTreeMap::new(), xattrs: BTreeMap::new(), mtime: None }
+        Node {
+            kind,
+            mode,
+            owner,
+            nlink,
+            data: Vec::new(),
+            names: BTreeMap::new(),
+            xattrs: BTreeMap::new(),
+            mtime: None,
+        }
     }
 
     fn dir(&mut self, dir: FileId) -> Result<&mut Node, &'static str> {
@@ -221,8 +230,10 @@ const NAMES: [&[u8]; 7] = [b"a", b"b", b"c", b"d", b"e", b"f", b"a name with \xf
 impl Run {
     fn step(&mut self) {
         let volume = self.site.volume().clone();
-        let dirs: Vec<FileId> = self.model.nodes.iter().filter(|(_, n)| n.kind == Kind::Directory).map(|(f, _)| *f).collect();
-        let regular: Vec<FileId> = self.model.nodes.iter().filter(|(_, n)| n.kind == Kind::Regular && n.nlink > 0).map(|(f, _)| *f).collect();
+        let dirs: Vec<FileId> =
+            self.model.nodes.iter().filter(|(_, n)| n.kind == Kind::Directory).map(|(f, _)| *f).collect();
+        let regular: Vec<FileId> =
+            self.model.nodes.iter().filter(|(_, n)| n.kind == Kind::Regular && n.nlink > 0).map(|(f, _)| *f).collect();
         let rng = &mut self.rng;
         // Mostly a directory; sometimes anything.
         let (dir, other) = if rng.one_in(25) {
@@ -236,7 +247,10 @@ impl Run {
         let usable = |file: &FileId, model: &Model, handles: &[(FileId, HandleId)]| {
             model.nodes.get(file).is_some_and(|node| node.nlink > 0) || handles.iter().any(|(open, _)| open == file)
         };
-        if !usable(&dir, &self.model, &self.handles) || !usable(&other, &self.model, &self.handles) || !usable(&node, &self.model, &self.handles) {
+        if !usable(&dir, &self.model, &self.handles)
+            || !usable(&other, &self.model, &self.handles)
+            || !usable(&node, &self.model, &self.handles)
+        {
             return;
         }
         let model = &mut self.model;
@@ -290,7 +304,9 @@ impl Run {
             }
             50..70 => {
                 let open = self.handles.iter().map(|(file, _)| *file).collect::<Vec<_>>();
-                let Some(file) = (if rng.one_in(3) { rng.pick(&open) } else { rng.pick(&regular) }).copied() else { return };
+                let Some(file) = (if rng.one_in(3) { rng.pick(&open) } else { rng.pick(&regular) }).copied() else {
+                    return;
+                };
                 let append = rng.one_in(4);
                 let handle = volume.open(file, OpenFlags { append, ..READ_WRITE }).expect("opened");
                 let size = model.nodes[&file].data.len();
@@ -342,7 +358,10 @@ impl Run {
                 return;
             }
             80..88 => {
-                let time = Time { secs: rng.below(4_000_000_000) as i64 - 1_000_000_000, nanos: rng.below(1_000_000_000) as u32 };
+                let time = Time {
+                    secs: rng.below(4_000_000_000) as i64 - 1_000_000_000,
+                    nanos: rng.below(1_000_000_000) as u32,
+                };
                 let set = match rng.below(3) {
                     0 => SetAttr { mode: Some(rng.below(0o10000) as u32), ..SetAttr::default() },
                     1 => SetAttr { uid: Some(rng.below(3) as u32), ..SetAttr::default() },
@@ -423,7 +442,8 @@ impl Run {
             if let Some(mtime) = node.mtime {
                 assert_eq!(attr.mtime, mtime, "{file}");
             }
-            let names: BTreeSet<_> = volume.listxattr(*file).expect("a list").into_iter().map(|name| name.to_vec()).collect();
+            let names: BTreeSet<_> =
+                volume.listxattr(*file).expect("a list").into_iter().map(|name| name.to_vec()).collect();
             assert_eq!(names, node.xattrs.keys().cloned().collect(), "{file}");
             for (name, value) in &node.xattrs {
                 assert_eq!(&volume.getxattr(*file, name).expect("a value")[..], &value[..]);
@@ -435,7 +455,8 @@ impl Run {
                 }
                 Kind::Directory => {
                     let listed = volume.list(*file).expect("a listing").into_iter();
-                    let listed: BTreeMap<_, _> = listed.map(|entry| (entry.name.as_bytes().to_vec(), entry.file)).collect();
+                    let listed: BTreeMap<_, _> =
+                        listed.map(|entry| (entry.name.as_bytes().to_vec(), entry.file)).collect();
                     assert_eq!(listed, node.names, "{file}");
                 }
                 Kind::Symlink(target) => assert_eq!(&volume.readlink(*file).expect("a target"), target),
@@ -449,13 +470,18 @@ impl Run {
         let volume = self.site.volume();
         let head = volume.lane_head(Lane::Normal).appended;
         volume.set_watermark(Lane::Normal, head);
-        volume.set_stable(self.site.id, Lane::Normal, proto::ids::LanePoint { incarnation: volume.incarnation(), seq: head });
+        volume.set_stable(
+            self.site.id,
+            Lane::Normal,
+            proto::ids::LanePoint { incarnation: volume.incarnation(), seq: head },
+        );
     }
 }
 
 fn run(seed: u64) {
     let site = Site::new(1);
-    let mut run = Run { site, model: Model::new(), rng: Rng::new(seed), handles: Vec::new(), known: vec![FileId::ROOT] };
+    let mut run =
+        Run { site, model: Model::new(), rng: Rng::new(seed), handles: Vec::new(), known: vec![FileId::ROOT] };
     for step in 0..1500 {
         run.step();
         if run.rng.one_in(150) {

@@ -42,7 +42,10 @@ fn run(seed: u64) {
                 program.crashed();
                 let cleanly = rng.one_in(3);
                 origin.restart(cleanly);
-                assert!(tree(origin.volume()) == past[&origin.volume().lane_head(Lane::Normal).appended], "a crash changed the tree");
+                assert!(
+                    tree(origin.volume()) == past[&origin.volume().lane_head(Lane::Normal).appended],
+                    "a crash changed the tree"
+                );
             }
         }
         let lag = rng.below(20);

@@ -16,7 +16,10 @@ fn run(seed: u64) {
     let mut programs: Vec<Program> = (0..3).map(|_| Program::default()).collect();
     let mut network = Network::new(2);
     let now = Some(SetTime::Now);
-    sites[0].volume().setattr(ROOT, FileId::ROOT, SetAttr { atime: now, mtime: now, ..SetAttr::default() }).expect("set");
+    sites[0]
+        .volume()
+        .setattr(ROOT, FileId::ROOT, SetAttr { atime: now, mtime: now, ..SetAttr::default() })
+        .expect("set");
     let work = |sites: &[Site], programs: &mut [Program], network: &mut Network, rng: &mut Rng, steps: u64| {
         for _ in 0..steps {
             let at = rng.below(sites.len() as u64) as usize;

@@ -22,7 +22,8 @@ fn publish(volume: &Volume, stop: &AtomicBool, seed: u64) {
     let temporary = format!(".published.{seed}");
     while !stop.load(Ordering::SeqCst) {
         let len = if rng.one_in(2) { 70_000 + rng.below(200_000) } else { 1 + rng.below(20_000) };
-        let (_, handle) = volume.create_open(ROOT, FileId::ROOT, temporary.as_bytes(), 0o644, READ_WRITE).expect("created");
+        let (_, handle) =
+            volume.create_open(ROOT, FileId::ROOT, temporary.as_bytes(), 0o644, READ_WRITE).expect("created");
         let bytes = vec![rng.next() as u8; len as usize];
         let mut at = 0;
         while at < bytes.len() {
@@ -92,7 +93,10 @@ fn carry(from: &Volume, to: &Volume, stop: &AtomicBool) {
 fn run(seed: u64, seconds: u64) {
     let sites = [Site::new(1), Site::new(2)];
     let now = Some(SetTime::Now);
-    sites[0].volume().setattr(ROOT, FileId::ROOT, SetAttr { atime: now, mtime: now, ..SetAttr::default() }).expect("set");
+    sites[0]
+        .volume()
+        .setattr(ROOT, FileId::ROOT, SetAttr { atime: now, mtime: now, ..SetAttr::default() })
+        .expect("set");
     let (stop, whole) = (AtomicBool::new(false), AtomicBool::new(false));
     let volumes: Vec<Arc<Volume>> = sites.iter().map(|site| site.volume().clone()).collect();
     std::thread::scope(|scope| {
@@ -121,7 +125,10 @@ fn run(seed: u64, seconds: u64) {
         let mut last = [LanePoint::START; 2];
         while Instant::now() < until {
             std::thread::sleep(Duration::from_millis(500));
-            last = [volumes[0].frontier(volumes[1].site(), Lane::Normal), volumes[1].frontier(volumes[0].site(), Lane::Normal)];
+            last = [
+                volumes[0].frontier(volumes[1].site(), Lane::Normal),
+                volumes[1].frontier(volumes[0].site(), Lane::Normal),
+            ];
         }
         stop.store(true, Ordering::SeqCst);
         assert!(last.iter().all(|point| *point > LanePoint::START), "nothing arrived");
@@ -158,7 +165,9 @@ fn a_file_that_another_writer_makes_longer_is_not_cut_by_a_reservation() {
             }
         });
         for size in 1..2000 {
-            volume.fallocate(handle, 0, size * 10, fs::types::Allocate::Reserve { keep_size: false }).expect("reserved");
+            volume
+                .fallocate(handle, 0, size * 10, fs::types::Allocate::Reserve { keep_size: false })
+                .expect("reserved");
         }
     });
     // Appended bytes may stand behind a reservation, but none may be gone.

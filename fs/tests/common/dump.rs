@@ -102,8 +102,11 @@ pub fn dump(site: &Site) -> Dump {
     let rows = rows(volume);
     let inode = |row: &Bytes| Inode::decode(row.clone()).expect("an inode");
     let inodes = rows.iter().filter(|(table, ..)| *table == Table::Inode);
-    let live: BTreeSet<FileId> =
-        inodes.map(|(_, key, row)| (id(key), inode(row))).filter(|(file, inode)| inode.is_linked(*file)).map(|(file, _)| file).collect();
+    let live: BTreeSet<FileId> = inodes
+        .map(|(_, key, row)| (id(key), inode(row)))
+        .filter(|(file, inode)| inode.is_linked(*file))
+        .map(|(file, _)| file)
+        .collect();
     for (table, key, row) in rows {
         if matches!(table, Table::Inode | Table::Xattr) && !live.contains(&id(&key)) {
             continue;
@@ -118,7 +121,17 @@ pub fn dump(site: &Site) -> Dump {
                 }
                 let line = format!(
                     "{:?} perms {:?} {:?} atime {:?} mtime {:?} {:?} ctime {:?} btime {:?} nlink {} subdirs {} size {} content {:?}",
-                    i.kind, i.perms, i.perms_stamp, i.atime, i.mtime, i.mtime_stamp, i.ctime, i.btime, i.nlink, i.subdirs, i.size,
+                    i.kind,
+                    i.perms,
+                    i.perms_stamp,
+                    i.atime,
+                    i.mtime,
+                    i.mtime_stamp,
+                    i.ctime,
+                    i.btime,
+                    i.nlink,
+                    i.subdirs,
+                    i.size,
                     i.content
                 );
                 dump.lines.insert(format!("inode {file}"), line);
@@ -161,7 +174,11 @@ pub fn check_rows(site: &Site, complete: bool) {
         match table {
             Table::Inode => drop(inodes.insert(id(&key), Inode::decode(row).expect("an inode"))),
             Table::Entry => drop(entries.insert(key, Entry::decode(row).expect("an entry"))),
-            Table::Name => names.push((id(&key), table::name_of_key(&key).expect("a name"), Candidates::decode(row).expect("names"))),
+            Table::Name => names.push((
+                id(&key),
+                table::name_of_key(&key).expect("a name"),
+                Candidates::decode(row).expect("names"),
+            )),
             _ => {}
         }
     }
@@ -170,12 +187,18 @@ pub fn check_rows(site: &Site, complete: bool) {
     let mut links: BTreeMap<FileId, u32> = BTreeMap::new();
     let mut subdirs: BTreeMap<FileId, u32> = BTreeMap::new();
     for (parent, name, candidates) in &names {
-        assert!(inodes.get(parent).is_some_and(Inode::is_dir), "{who}: {name:?} stands in {parent}, which is no directory");
+        assert!(
+            inodes.get(parent).is_some_and(Inode::is_dir),
+            "{who}: {name:?} stands in {parent}, which is no directory"
+        );
         for candidate in candidates.iter() {
             let key = table::entry_key(candidate.entry);
             let entry = entries.get(&key).unwrap_or_else(|| panic!("{who}: no entry behind {parent}/{name:?}"));
             assert!(entry.is_alive(), "{who}: a removed entry stands at {parent}/{name:?}");
-            assert_eq!((entry.parent, &entry.name, entry.file, entry.stamp), (*parent, name, candidate.file, candidate.stamp));
+            assert_eq!(
+                (entry.parent, &entry.name, entry.file, entry.stamp),
+                (*parent, name, candidate.file, candidate.stamp)
+            );
             assert!(inodes.contains_key(&candidate.file), "{who}: no inode behind {parent}/{name:?}");
             stands.insert(key);
             *links.entry(candidate.file).or_default() += 1;
@@ -200,7 +223,10 @@ pub fn check_rows(site: &Site, complete: bool) {
             assert!(depth < 1000, "{who}: {file} is in a cycle");
             let entry = &entries[&table::entry_key(entry)];
             at = entry.parent;
-            assert!(inodes.get(&at).is_some_and(|above| above.is_linked(at)), "{who}: {file} stands below {at}, which has no name");
+            assert!(
+                inodes.get(&at).is_some_and(|above| above.is_linked(at)),
+                "{who}: {file} stands below {at}, which has no name"
+            );
         }
     }
     // Listings lead to what they say.
@@ -226,7 +252,9 @@ pub fn check_drained(site: &mut Site) {
     let volume = site.volume().clone();
     let regular: BTreeSet<FileId> = rows(&volume)
         .into_iter()
-        .filter(|(table, _, row)| *table == Table::Inode && Inode::decode(row.clone()).expect("an inode").kind == Kind::Regular)
+        .filter(|(table, _, row)| {
+            *table == Table::Inode && Inode::decode(row.clone()).expect("an inode").kind == Kind::Regular
+        })
         .map(|(_, key, _)| id(&key))
         .collect();
     volume.close().expect("closed");

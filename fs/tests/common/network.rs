@@ -53,12 +53,19 @@ impl Network {
     fn read(&self, from: &Site, after: Seq, limit_bytes: usize) -> Vec<ShipRecord> {
         let volume = from.volume();
         volume.wait_durable(volume.appended()).expect("durable");
-        let records = volume.read_lane(LANE, after, limit_bytes).unwrap_or_else(|error| panic!("lane of site {}: {error}", from.id));
+        let records = volume
+            .read_lane(LANE, after, limit_bytes)
+            .unwrap_or_else(|error| panic!("lane of site {}: {error}", from.id));
         for shipped in &records {
             let Some(bytes) = self.written.get(&(from.id, shipped.record.seq)) else { continue };
             let Op::Content(_) = &shipped.record.op else { panic!("record {} is no content", shipped.record.seq) };
             let got = shipped.record.bytes().expect("bytes by value");
-            assert!(got[..] == bytes[..], "record {} of site {} is not shipped as it was written", shipped.record.seq, from.id);
+            assert!(
+                got[..] == bytes[..],
+                "record {} of site {} is not shipped as it was written",
+                shipped.record.seq,
+                from.id
+            );
         }
         records
     }
@@ -70,7 +77,8 @@ impl Network {
         let mut after = before.seq;
         if rng.one_in(4) && !all {
             // Sent twice, as after a lost connection, but not what the origin may have dropped.
-            let known = origin.volume().acknowledged(peer.id, LANE).expect("a row").map_or(Seq::ZERO, |point| point.seq);
+            let known =
+                origin.volume().acknowledged(peer.id, LANE).expect("a row").map_or(Seq::ZERO, |point| point.seq);
             after = Seq(after.0 - rng.below(4).min(after.0.saturating_sub(known.0)));
         }
         let limit = if all { 1 << 20 } else { 1 << rng.below(21) };
@@ -86,7 +94,12 @@ impl Network {
             None => {}
             Some(ReplayError::MissingDep(dep)) => {
                 self.waits += 1;
-                self.why = format!("site {} waits for {dep} with record {} of {}", peer.id, replayed.applied.seq.next(), origin.id);
+                self.why = format!(
+                    "site {} waits for {dep} with record {} of {}",
+                    peer.id,
+                    replayed.applied.seq.next(),
+                    origin.id
+                );
             }
             Some(error) => panic!("site {} refuses the lane of {}: {error}", peer.id, origin.id),
         }
@@ -131,7 +144,8 @@ impl Network {
         let mut waiting = Vec::new();
         for (to, origin, point, heads) in self.stable.drain(..) {
             let here = sites[to].volume();
-            let covered = heads.iter().all(|(site, head)| *site == to || here.frontier(sites[*site].id, LANE).seq >= *head);
+            let covered =
+                heads.iter().all(|(site, head)| *site == to || here.frontier(sites[*site].id, LANE).seq >= *head);
             if to == at && covered {
                 here.set_stable(sites[origin].id, LANE, point);
             } else {

@@ -1,9 +1,7 @@
 //! Random operations of a program at one site, among few names, so that they meet.
 
 use fs::error::FsError;
-use fs::types::{
-    Allocate, Attr, Caller, HandleId, OpenFlags, RenameMode, SetAttr, SetTime, XattrMode,
-};
+use fs::types::{Allocate, Attr, Caller, HandleId, OpenFlags, RenameMode, SetAttr, SetTime, XattrMode};
 use fs::volume::Volume;
 use proto::ids::{FileId, Lane, Seq};
 use proto::record::{Kind, Time};
@@ -101,7 +99,11 @@ impl Program {
             23..27 => drop(volume.link(file.unwrap_or(FileId::ROOT), dir, name)?),
             27..37 => {
                 if let Some((parent, name, attr)) = target {
-                    if attr.kind == Kind::Directory { volume.rmdir(parent, &name)? } else { volume.unlink(parent, &name)? }
+                    if attr.kind == Kind::Directory {
+                        volume.rmdir(parent, &name)?
+                    } else {
+                        volume.unlink(parent, &name)?
+                    }
                 }
             }
             37..52 => {
