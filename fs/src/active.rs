@@ -20,6 +20,8 @@ use crate::volume::Volume;
 
 /// How long a mark stays after the last overwriting. Marking costs a flush, so not at once.
 const STAYS: Duration = Duration::from_secs(30);
+/// The row of a file that is mapped; others' are empty.
+pub(crate) const MAPPED: &[u8] = b"mapped";
 
 /// The marked objects, and when each was last overwritten.
 #[derive(Default)]
@@ -48,6 +50,10 @@ impl Active {
         let files = self.files.lock();
         files.iter().filter(|(_, last)| last.elapsed() > STAYS).map(|(file, _)| *file).collect()
     }
+
+    fn is_idle(&self, file: FileId) -> bool {
+        self.files.lock().get(&file).is_some_and(|last| last.elapsed() > STAYS)
+    }
 }
 
 impl Volume {
@@ -66,12 +72,25 @@ impl Volume {
     pub(crate) fn mark_all(&self, files: impl IntoIterator<Item = FileId> + Clone) -> Result<(), FsError> {
         let mut txn = Txn::begin(self)?;
         for file in files.clone() {
-            txn.put(Table::Active, table::file_key(file), bytes::Bytes::new());
+            let key = table::file_key(file);
+            if txn.get(Table::Active, &key)?.is_none() {
+                txn.put(Table::Active, key, bytes::Bytes::new());
+            }
         }
         let committed = txn.commit_state()?;
         self.wait_durable(committed.appended.lsn)?;
         self.active.load(files);
         Ok(())
+    }
+
+    /// Marks a file whose mappings change its object unseen: after any end but a clean one its content is shipped anew.
+    pub(crate) fn mark_mapped(&self, file: FileId, mapped: bool) -> Result<(), FsError> {
+        let mut txn = Txn::begin(self)?;
+        let row = if mapped { MAPPED } else { b"" };
+        txn.put(Table::Active, table::file_key(file), bytes::Bytes::from_static(row));
+        let committed = txn.commit_state()?;
+        self.active.load([file]);
+        if mapped { self.wait_durable(committed.appended.lsn) } else { Ok(()) }
     }
 
     /// Takes off marks that have not been needed for some time.
@@ -83,6 +102,10 @@ impl Volume {
                 object => Some(object?),
             };
             let _lock = object.as_ref().map(|object| object.write());
+            // Whoever found the mark a moment ago, before taking the lock, counts on it.
+            if !self.active.is_idle(file) || self.unseen.is_watched(file) {
+                continue;
+            }
             let mut txn = Txn::begin(self)?;
             txn.delete(Table::Active, table::file_key(file));
             self.active.remove(file);

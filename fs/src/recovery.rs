@@ -13,6 +13,7 @@ use proto::codec::Reader;
 use proto::ids::FileId;
 use proto::record::{Edit, Record};
 
+use crate::active::MAPPED;
 use crate::content::redo;
 use crate::error::FsError;
 use crate::journal::{BatchKind, Recovered};
@@ -104,13 +105,14 @@ impl Volume {
     }
 
     /// Step 3.
-    pub(crate) fn settle_active(&self, power_lost: bool) -> Result<(), FsError> {
-        let rows = self.rows.scan(Table::Active, b"", None, usize::MAX)?;
-        let files = rows.iter().map(|(key, _)| Ok(FileId(table::read_u64(key, "an active object")?)));
-        let files = files.collect::<Result<Vec<_>, FsError>>()?;
-        self.active.load(files.iter().copied());
-        if !power_lost {
-            return Ok(());
+    pub(crate) fn settle_active(&self, power_lost: bool, clean: bool) -> Result<(), FsError> {
+        let mut files = Vec::new();
+        for (key, row) in self.rows.scan(Table::Active, b"", None, usize::MAX)? {
+            let file = FileId(table::read_u64(&key, "an active object")?);
+            self.active.load([file]);
+            if power_lost || (!clean && row == MAPPED) {
+                files.push(file);
+            }
         }
         for file in files {
             let Ok(inode) = self.inode(file) else { continue };
@@ -150,6 +152,7 @@ impl Journalled {
             Effect::Write { offset, .. } => redo::Edit::Write { offset, len: self.bytes.len() as u64, source },
             Effect::Extent { offset, len } => redo::Edit::Extent { offset, len },
             Effect::Truncate { size } => redo::Edit::Truncate { size },
+            Effect::Punch { offset, len: 0 } => redo::Edit::Punch { offset, len: u64::MAX },
             Effect::Punch { offset, len } => redo::Edit::Punch { offset, len },
             Effect::Replace { size } => redo::Edit::Replace { size },
         }

@@ -368,6 +368,7 @@ impl Content<'_> {
                 }
                 Effect::Extent { .. } => {}
                 Effect::Truncate { size } => object.set_len(*size)?,
+                Effect::Punch { offset, len: 0 } => object.punch(*offset, object.len()?.saturating_sub(*offset))?,
                 Effect::Punch { offset, len } => object.punch(*offset, *len)?,
                 Effect::Replace { size } => {
                     object.set_len(0)?;

@@ -37,9 +37,21 @@ struct Watch {
     blocks: Vec<u128>,
 }
 
+impl Unseen {
+    /// Whether mappings may change the file's object.
+    pub fn is_watched(&self, file: FileId) -> bool {
+        self.files.lock().contains_key(&file)
+    }
+}
+
 impl Volume {
     /// Begins to watch a file.
     pub(crate) fn watch_unseen(&self, file: FileId) -> Result<(), FsError> {
+        if self.unseen.is_watched(file) {
+            return Ok(());
+        }
+        // Durable before the first mapping: a crash leaves what no hash knows of.
+        self.mark_mapped(file, true)?;
         let object = self.object(file)?;
         let _lock = object.write();
         if self.unseen.files.lock().contains_key(&file) {
@@ -55,7 +67,10 @@ impl Volume {
 
     /// Ends watching: no handle is open, so nothing is mapped.
     pub(crate) fn forget_unseen(&self, file: FileId) {
-        self.unseen.files.lock().remove(&file);
+        let watched = self.unseen.files.lock().remove(&file).is_some();
+        if watched && let Err(error) = self.mark_mapped(file, false) {
+            tracing::warn!(%file, %error, "a file that is not mapped any more still counts as mapped");
+        }
     }
 
     /// A change by the daemon follows: the next look must not take the change time for its own.

@@ -228,7 +228,9 @@ impl Volume {
             stopped: RwLock::default(),
             sink: RwLock::default(),
         });
-        meta::Run { clean: false, boot, ..last }.save(&volume.db)?;
+        // Until recovery is through, the old boot id stays, so that a recovery that is cut short knows of the power loss again.
+        let until_recovered = if power_lost { last.boot.clone() } else { boot.clone() };
+        meta::Run { clean: false, boot: until_recovered, ..last }.save(&volume.db)?;
         volume.redo_journal(recovered)?;
         if volume.is_joining()? {
             return Err(OpenError::Joining { store: store.to_owned() });
@@ -237,8 +239,13 @@ impl Volume {
         dirty.flush_all().map_err(io("flush the objects below", store))?;
         volume.journal.start(Box::new(move || dirty.flush()))?;
         volume.load_pins()?;
-        volume.settle_active(power_lost)?;
+        volume.settle_active(power_lost, last.clean)?;
         volume.run_repairs()?;
+        if power_lost {
+            // What was settled must be durable before the power loss is forgotten.
+            volume.fold_now()?;
+            meta::Run { clean: false, boot, ..meta::Run::load(&volume.rows)? }.save(&volume.db)?;
+        }
         volume.reclaim_unheld();
         let (signal, weak): (_, Weak<_>) = (Arc::clone(&volume.fold), Arc::downgrade(&volume));
         let thread = std::thread::Builder::new().name("fold".into()).spawn(move || fold::run(&signal, &weak));

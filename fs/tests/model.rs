@@ -343,7 +343,7 @@ impl Run {
                     2 => (Allocate::Reserve { keep_size: false }, true),
                     _ => (Allocate::Reserve { keep_size: true }, false),
                 };
-                volume.fallocate(handle, offset, len, how).expect("allocated");
+                volume.fallocate(handle, offset, len, how, false).expect("allocated");
                 if how != (Allocate::Reserve { keep_size: true }) {
                     model.file(file).xattrs.remove(&b"security.capability"[..]);
                 }

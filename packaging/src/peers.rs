@@ -47,6 +47,7 @@ impl Peers {
         let settings = replicator::Config {
             window_bytes: config.window_bytes,
             max_clock_drift: config.max_clock_drift,
+            advertise: Some(config.advertise.clone()),
             ..replicator::Config::new(config.listen)
         };
         let replicator = Replicator::start(volume.clone(), identity, settings).await?;

@@ -3,6 +3,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ids::{Incarnation, Lane, SiteId};
 
 fn any_position() -> impl Strategy<Value = Position> {
     (1u16.., 1u32.., 0u8..4, any::<u64>()).prop_map(|(site, incarnation, lane, seq)| Position {

@@ -10,6 +10,8 @@ use crate::engine;
 pub struct Config {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where the others reach this site, `host:port`; `None` as in its identity. The others take a new address from the site itself.
+    pub advertise: Option<String>,
     /// The most bytes sent to one peer and not acknowledged: bounds memory, and must be at least bandwidth times delay.
     pub window_bytes: u64,
     /// How far a peer's clock may be ahead.
@@ -29,6 +31,7 @@ impl Config {
     pub fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
+            advertise: None,
             window_bytes: engine::Settings::default().window_bytes,
             max_clock_drift: proto::hlc::Clock::DEFAULT_MAX_DRIFT,
             heartbeat: Duration::from_secs(1),

@@ -3,12 +3,13 @@
 //! The *watcher* notices that more is appended or durable here. The *keeper* tells the store what has become of that: acknowledgements,
 //! watermarks, stable points. Both take the newest state each time, however often it changed since.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::ids::{Lane, LanePoint, SiteId};
+use proto::ids::{Lane, LanePoint, Seq, SiteId};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::frames;
 use crate::frontiers::Head;
@@ -18,6 +19,12 @@ use crate::watermark::StablePoint;
 
 /// The watcher looks no more often than this: writers may append hundreds of thousands of records a second.
 const WATCH_PAUSE: Duration = Duration::from_millis(1);
+/// The keeper tells the store no more often than this: peers acknowledge thousands of times a second.
+const KEEP_PAUSE: Duration = Duration::from_millis(50);
+/// How often acknowledgements are stored. A peer says again what it has, so that the newest may be lost in a crash.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How often the stable points are told again: what was removed but still open then may be closed by now.
+const RETELL_PAUSE: Duration = Duration::from_secs(10);
 /// How long before the store is told again, after it failed.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -35,11 +42,14 @@ pub async fn watch<S: Store>(hub: Arc<Hub<S>>, progress: Arc<Notify>) {
     }
 }
 
+/// A point for each lane of several sites: what each peer has acknowledged of an own lane, or what of its lane is stable.
+type Points = BTreeMap<(SiteId, Lane), LanePoint>;
+
 /// What the store has to be told.
 #[derive(Default)]
 struct News {
     acknowledged: Vec<(SiteId, Lane, LanePoint)>,
-    watermarks: Vec<(Lane, proto::ids::Seq)>,
+    watermarks: Vec<(Lane, Seq)>,
     own_stable: Vec<(Lane, StablePoint)>,
     their_stable: Vec<(SiteId, Lane, LanePoint)>,
 }
@@ -51,27 +61,57 @@ pub async fn keep<S: Store>(hub: Arc<Hub<S>>) {
     let mut applied = hub.applied.subscribe();
     let mut heads = hub.heads.subscribe();
     let mut members = hub.members_changed.subscribe();
-    // Acknowledgements that the store has.
-    let mut stored: std::collections::BTreeMap<(SiteId, Lane), LanePoint> = Default::default();
+    let mut stored = Points::new();
+    let mut stored_at = Instant::now();
+    let mut stable_points = Points::new();
+    let mut retell_at = Instant::now() + RETELL_PAUSE;
     loop {
-        let news = gather(&hub, &stored);
-        if !tell(&hub, news, &mut stored).await {
-            sleep(STORE_RETRY).await;
-            continue;
+        let stopping = *stop.borrow_and_update();
+        acked.mark_unchanged();
+        applied.mark_unchanged();
+        heads.mark_unchanged();
+        members.mark_unchanged();
+        let mut news = gather(&hub, &stored);
+        // The first word of a peer counts at once: until it is stored, a restart would not know what holds the watermark.
+        let first = |(peer, lane, _): &(SiteId, Lane, LanePoint)| !stored.contains_key(&(*peer, *lane));
+        let due = stopping || stored_at.elapsed() >= STORE_PAUSE || news.acknowledged.iter().any(first);
+        let later = !due && !news.acknowledged.is_empty();
+        if due {
+            stored_at = Instant::now();
+        } else {
+            news.acknowledged.clear();
+        }
+        let site = hub.local.site;
+        stable_points.extend(news.their_stable.iter().map(|(origin, lane, point)| ((*origin, *lane), *point)));
+        stable_points.extend(news.own_stable.iter().map(|(lane, stable)| ((site, *lane), stable.point)));
+        if Instant::now() >= retell_at {
+            retell_at = Instant::now() + RETELL_PAUSE;
+            news.their_stable = stable_points.iter().map(|((origin, lane), point)| (*origin, *lane, *point)).collect();
+        }
+        let told = tell(&hub, news, &mut stored).await;
+        if stopping {
+            return;
         }
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
-            Ok(()) = acked.changed() => {}
-            Ok(()) = applied.changed() => {}
-            Ok(()) = heads.changed() => {}
-            Ok(()) = members.changed() => {}
+            _ = stop.changed() => continue,
+            () = sleep(if told { KEEP_PAUSE } else { STORE_RETRY }) => {}
         }
-        [acked.mark_unchanged(), applied.mark_unchanged(), heads.mark_unchanged(), members.mark_unchanged()];
+        tokio::select! {
+            biased;
+            _ = stop.changed() => {}
+            Ok(()) = acked.changed(), if told => {}
+            Ok(()) = applied.changed(), if told => {}
+            Ok(()) = heads.changed(), if told => {}
+            Ok(()) = members.changed(), if told => {}
+            () = sleep(STORE_PAUSE), if later => {}
+            () = sleep_until(retell_at) => {}
+            () = std::future::ready(()), if !told => {}
+        }
     }
 }
 
-fn gather<S: Store>(hub: &Hub<S>, stored: &std::collections::BTreeMap<(SiteId, Lane), LanePoint>) -> News {
+fn gather<S: Store>(hub: &Hub<S>, stored: &Points) -> News {
     let heads = *hub.heads.borrow();
     let mut news = News::default();
     let mut state = hub.state();
@@ -102,11 +142,7 @@ fn gather<S: Store>(hub: &Hub<S>, stored: &std::collections::BTreeMap<(SiteId, L
 }
 
 /// False if the store failed; the acknowledgements are told again then.
-async fn tell<S: Store>(
-    hub: &Arc<Hub<S>>,
-    news: News,
-    stored: &mut std::collections::BTreeMap<(SiteId, Lane), LanePoint>,
-) -> bool {
+async fn tell<S: Store>(hub: &Arc<Hub<S>>, news: News, stored: &mut Points) -> bool {
     let News { acknowledged, watermarks, mut own_stable, their_stable } = news;
     if acknowledged.is_empty() && watermarks.is_empty() && own_stable.is_empty() && their_stable.is_empty() {
         return true;

@@ -9,7 +9,7 @@
 //! | [`engine`] | what one peer is sent and when: pure |
 //! | [`watermark`], [`stable`] | how far journals need not be kept, and what nobody can still refer to: pure |
 //! | [`membership`] | who belongs to the volume: pure |
-//! | [`ship`], [`segments`] | reads, seals, sends |
+//! | [`dial`], [`ship`], [`segments`] | connects, reads, seals, sends |
 //! | [`receive`], [`replay`] | checks, opens, applies, makes durable, acknowledges |
 //! | [`keep`] | keeps the store level with what the peers have said |
 //! | [`join`], [`identity`] | how a site comes in, and what it proves itself with |
@@ -19,6 +19,7 @@
 
 mod clock;
 pub mod config;
+mod dial;
 pub mod engine;
 mod frames;
 pub mod frontiers;
@@ -40,6 +41,10 @@ pub mod store;
 mod transport;
 pub mod watermark;
 
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod join_tests;
 #[cfg(test)]
 mod protocol_tests;
 #[cfg(test)]

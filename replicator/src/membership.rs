@@ -19,7 +19,7 @@ const MAX_ADDRESS_BYTES: usize = 255;
 pub enum MembershipError {
     /// One id, two names.
     #[error(
-        "site {site} is {known:?} here, but {told:?} there: two sites were given one id; evict one of them and join it again"
+        "site {site} is {known:?} here, but {told:?} there: two sites were given one id; stop one of them and join it again under another name"
     )]
     Conflict {
         /// The id.

@@ -81,7 +81,7 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// The order that always holds.
+    /// The order that holds, unless this site lost the end of its lane or the peer lost what it had acknowledged.
     pub fn in_order(&self) -> bool {
         self.appended >= self.durable
             && self.durable >= self.shipped

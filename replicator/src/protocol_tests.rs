@@ -219,3 +219,24 @@ async fn a_site_alone_needs_no_journal() {
     level(&sites).await;
     sites.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_lane_with_a_full_window_does_not_hold_up_the_lane_that_it_waits_for() {
+    let mut sites = Sites::new(2).await;
+    for site in &mut sites.sites {
+        site.window_bytes = 3 << 20;
+        site.start().await;
+    }
+    let alpha = sites.sites[0].store.clone();
+    let dep = alpha.position(Lane::Bulk, Seq(20));
+    alpha.write_after(LANE, 10, vec![dep]);
+    // Twice the window, and it does not shrink.
+    alpha.write(LANE, 100, 60_000);
+    until_status(&sites, 1, "the lane waits", |status| {
+        status.incoming[0].lanes.iter().any(|lane| lane.stopped.is_some())
+    })
+    .await;
+    alpha.write(Lane::Bulk, 20, 60_000);
+    level(&sites).await;
+    sites.stop().await;
+}

@@ -1,12 +1,14 @@
 //! Takes one origin's stream in: greets, checks order, opens segments, hands them to the lanes' workers.
 //!
 //! ```text
-//!              open            queue, bounded per lane          replay            wait_durable
-//!   frames ───────────▶ records ──────────────────────▶ worker ────────▶ acknowledger ────────▶ Ack
+//!          order checked           a few at a time           replay               wait_durable
+//!   frames ──────────────▶ opener ──────────────────▶ worker ────────▶ acknowledger ────────────▶ Ack
+//!             a queue for each lane
 //! ```
 //!
-//! Each stage runs while the others do; [`replay`](crate::replay) has the last two. A full queue stops the reading of the
-//! stream, and so the sender. At most one stream of an origin is past its greeting: a newer one ends it and starts when everything that it
+//! Each stage runs while the others do; [`replay`](crate::replay) has those after the queue. The queue of a lane has room for
+//! all that the origin may send without an acknowledgement, so a lane that is stopped doesn't hold up the others; an origin that
+//! sends more waits. At most one stream of an origin is past its greeting: a newer one ends it and starts when everything that it
 //! had replayed is durable, so that the frontier in the welcome is as good as an acknowledgement.
 
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use fs::error::FsError;
 use proto::grpc::{self, AckFrame, ShipFrame, ack_frame, ship_frame};
 use proto::hlc::{Drift, Hlc};
 use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId};
-use proto::segment::OpenError;
+use proto::segment::{Header, MAX_SEALED_BYTES, OpenError};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -26,7 +28,7 @@ use crate::frames::{self, FrameError};
 use crate::frontiers::Head;
 use crate::hello::{self, HelloError, SOFTWARE_VERSION};
 use crate::hub::{Hub, LANES, LearnError, Turn};
-use crate::replay::{self, Batch, Closing};
+use crate::replay::{self, Arrived, Ended};
 use crate::store::Store;
 use crate::transport::{Frames, LinkError};
 
@@ -35,7 +37,7 @@ pub const ACK_FRAMES: usize = 64;
 /// How long a stream waits for the one before it to end.
 const TURN_LIMIT: Duration = Duration::from_secs(8);
 /// Queues are counted in these.
-const PERMIT_BYTES: usize = 1 << 10;
+const PERMIT_BYTES: u64 = 1 << 10;
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +91,7 @@ pub enum ReceiveError {
     #[error("your clock is wrong: {0}")]
     Clock(#[from] Drift),
     /// The store saw another order than this stream: it begins anew at the frontier.
-    #[error("the lanes' workers ended: {0}")]
+    #[error("the replay ended: {0}")]
     Replay(String),
 }
 
@@ -169,6 +171,7 @@ async fn greet<S: Store>(
         members: Some(frames::put_members(&members)),
         heads: hello::own_heads(hub),
         software_version: SOFTWARE_VERSION.to_string(),
+        window_bytes: hub.config.window_bytes,
     };
     note_heads(hub, origin, &greeting.heads);
     Ok(Greeted { turn, incarnation: greeting.incarnation, frontiers, welcome, members_told })
@@ -207,7 +210,8 @@ async fn receive<S: Store>(
     let mut workers = JoinSet::new();
     let mut lanes = Vec::new();
     for (lane, frontier) in Lane::ALL.into_iter().zip(frontiers) {
-        let (queue, batches) = mpsc::unbounded_channel();
+        let (queue, arrived) = mpsc::unbounded_channel();
+        let (opened, batches) = mpsc::channel(replay::OPENED_SEGMENTS);
         let worker = replay::Worker {
             hub: hub.clone(),
             origin,
@@ -216,22 +220,24 @@ async fn receive<S: Store>(
             outcomes: outcomes.clone(),
             closing: closing.subscribe(),
         };
+        workers.spawn(replay::open(hub.clone(), arrived, opened, closing.subscribe()));
         workers.spawn(worker.run(batches));
         // The first of an incarnation is record 1; a later incarnation than the frontier's goes on behind it.
-        let room = Arc::new(Semaphore::new(hub.config.window_bytes as usize / PERMIT_BYTES + 1));
+        let room = Arc::new(Semaphore::new(permits(hub.config.window_bytes + MAX_SEALED_BYTES as u64) as usize));
         lanes.push(LaneQueue { next: frontier.seq.next(), queue, room });
     }
     drop(outcomes);
-    let mut stream = Stream { hub, origin, incarnation, lanes, closing: closing.subscribe() };
+    let mut stream = Stream { hub, origin, incarnation, lanes };
     let mut stop = hub.stop.subscribe();
     let result = tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => Ok(()),
         _ = replaced.changed() => Err(ReceiveError::Busy),
-        Some(ended) = workers.join_next() => Err(ReceiveError::Replay(match ended {
-            Ok(reason) => reason,
-            Err(error) => error.to_string(),
-        })),
+        Some(ended) = workers.join_next() => Err(match ended {
+            Ok(Ended::Open(error)) => error.into(),
+            Ok(Ended::Replay(reason)) => ReceiveError::Replay(reason),
+            Err(error) => ReceiveError::Replay(error.to_string()),
+        }),
         result = stream.read(frames) => result,
     };
     drop(stream);
@@ -247,7 +253,7 @@ async fn receive<S: Store>(
 struct LaneQueue {
     next: Seq,
     /// Bounded by `room`.
-    queue: mpsc::UnboundedSender<Batch>,
+    queue: mpsc::UnboundedSender<Arrived>,
     room: Arc<Semaphore>,
 }
 
@@ -256,7 +262,6 @@ struct Stream<'a, S> {
     origin: SiteId,
     incarnation: Incarnation,
     lanes: Vec<LaneQueue>,
-    closing: Closing,
 }
 
 impl<S: Store> Stream<'_, S> {
@@ -282,11 +287,9 @@ impl<S: Store> Stream<'_, S> {
         }
     }
 
-    /// Opens a segment; what is in it counts only if it comes next.
+    /// Hands a segment to its lane if it comes next there. What its header says is believed only so far: opening it proves it.
     async fn segment(&mut self, segment: grpc::Segment) -> Result<(), ReceiveError> {
-        let bytes = segment.sealed.len();
-        let opened = self.hub.blocking(move |hub| hub.opener.lock().open(&segment.sealed)).await?;
-        let run = opened.run;
+        let run = Header::decode(&segment.sealed)?.run;
         if run.origin != self.origin || run.incarnation != self.incarnation {
             return Err(ReceiveError::OtherOrigin { site: run.origin, incarnation: run.incarnation });
         }
@@ -295,12 +298,10 @@ impl<S: Store> Stream<'_, S> {
             return Err(ReceiveError::Order { lane: run.lane, expected: lane.next, found: run.first });
         }
         lane.next = run.last.next();
-        let content: u64 = opened.records.iter().map(|record| record.data_len()).sum();
-        let permits = (bytes.max(content as usize) / PERMIT_BYTES + 1)
-            .min(self.hub.config.window_bytes as usize / PERMIT_BYTES + 1);
-        let Ok(room) = lane.room.clone().acquire_many_owned(permits as u32).await else { return Ok(()) };
-        // The worker ends only with an error, which ends this stream too.
-        let _ = lane.queue.send(Batch { records: opened.records, room });
+        let permits = permits(segment.sealed.len() as u64);
+        let Ok(room) = lane.room.clone().acquire_many_owned(permits).await else { return Ok(()) };
+        // The opener ends only with an error, which ends this stream too.
+        let _ = lane.queue.send(Arrived { sealed: segment.sealed, room });
         Ok(())
     }
 
@@ -314,6 +315,10 @@ impl<S: Store> Stream<'_, S> {
         self.hub.applied.send_modify(|version| *version += 1);
         Ok(())
     }
+}
+
+fn permits(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX >> 3)
 }
 
 fn note_heads<S: Store>(hub: &Hub<S>, origin: SiteId, heads: &[Head]) {

@@ -1,4 +1,5 @@
-//! The later stages of receiving: each lane's worker replays, one acknowledger makes durable and answers.
+//! The later stages of receiving: each lane's opener opens segments, its worker replays them, one acknowledger makes durable and
+//! answers.
 //!
 //! A record that can't be applied stops its lane, visibly, and is tried again: when another lane has moved, if it waits
 //! for a record of that, and from time to time in any case. It is never skipped. Other lanes go on.
@@ -6,11 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fs::journal::Lsn;
 use fs::replay::{ReplayError, Replayed};
 use proto::grpc::{self, AckFrame, ack_frame};
 use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId};
 use proto::record::Record;
+use proto::segment::OpenError;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::sleep;
 
@@ -20,6 +23,8 @@ use crate::hello;
 use crate::hub::{Hub, LANES};
 use crate::store::Store;
 
+/// How many opened segments wait for a lane's worker.
+pub const OPENED_SEGMENTS: usize = 8;
 /// How much content is replayed at once, in bytes, if more is queued.
 const GROUP_BYTES: u64 = 8 << 20;
 /// How many records are replayed at once.
@@ -32,10 +37,55 @@ const DURABLE_RETRY: Duration = Duration::from_millis(500);
 /// True once the stream ends.
 pub type Closing = watch::Receiver<bool>;
 
-/// An opened segment, and the room that it takes in its queue.
-pub struct Batch {
-    pub records: Vec<Record>,
+/// A segment as it came, and the room that it takes until it is replayed.
+pub struct Arrived {
+    pub sealed: Bytes,
     pub room: OwnedSemaphorePermit,
+}
+
+/// An opened segment.
+pub struct Batch {
+    records: Vec<Record>,
+    room: OwnedSemaphorePermit,
+}
+
+/// Why an opener or a worker ended.
+pub enum Ended {
+    /// A segment is not one.
+    Open(OpenError),
+    /// The stream ends, or can't go on.
+    Replay(String),
+}
+
+impl Ended {
+    fn with_the_stream() -> Self {
+        Ended::Replay("the stream ends".to_string())
+    }
+}
+
+/// Opens one lane's segments, a few ahead of its worker.
+pub async fn open<S: Store>(
+    hub: Arc<Hub<S>>,
+    mut arrived: mpsc::UnboundedReceiver<Arrived>,
+    opened: mpsc::Sender<Batch>,
+    mut closing: Closing,
+) -> Ended {
+    let open = async {
+        while let Some(Arrived { sealed, room }) = arrived.recv().await {
+            let segment = hub.blocking(move |hub| hub.opener.lock().open(&sealed)).await;
+            match segment {
+                Ok(segment) => drop(opened.send(Batch { records: segment.records, room }).await),
+                Err(error) => return Ended::Open(error),
+            }
+        }
+        // The stream's reader is gone; its end will be told.
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        _ = closing.wait_for(|closing| *closing) => Ended::with_the_stream(),
+        ended = open => ended,
+    }
 }
 
 /// What a worker tells the acknowledger.
@@ -58,19 +108,18 @@ pub struct Worker<S> {
 
 impl<S: Store> Worker<S> {
     /// Runs until the stream ends; says why.
-    pub async fn run(mut self, mut batches: mpsc::UnboundedReceiver<Batch>) -> String {
-        let ended = || "the stream ends".to_string();
+    pub async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> Ended {
         loop {
             let mut closing = self.closing.clone();
             let batch = tokio::select! {
                 biased;
-                _ = closing.wait_for(|closing| *closing) => return ended(),
+                _ = closing.wait_for(|closing| *closing) => return Ended::with_the_stream(),
                 batch = batches.recv() => batch,
             };
             let Some(Batch { mut records, room }) = batch else {
-                // The stream's reader is gone; its end will be told.
+                // The opener has ended, and with it the stream.
                 let _ = closing.wait_for(|closing| *closing).await;
-                return ended();
+                return Ended::with_the_stream();
             };
             let mut rooms = vec![room];
             let bytes = |records: &[Record]| records.iter().map(Record::data_len).sum::<u64>();
@@ -82,7 +131,7 @@ impl<S: Store> Worker<S> {
                 rooms.push(more.room);
             }
             if let Err(reason) = self.replay(records).await {
-                return reason;
+                return Ended::Replay(reason);
             }
         }
     }
@@ -172,21 +221,30 @@ impl<S: Store> Acknowledger<S> {
             };
             let Some(outcome) = outcome else { break };
             let mut applied = [None; LANES];
+            let mut stopped = [const { None }; LANES];
             let mut next = Some(outcome);
             while let Some(outcome) = next {
                 match outcome {
                     Outcome::Applied { lane, point, lsn } => {
                         applied[lane as usize] = Some(point);
+                        stopped[lane as usize] = None;
                         *self.undurable = self.undurable.max(Some(lsn));
                     }
-                    Outcome::Stopped { lane, point, reason } => self.tell_stopped(lane, point, reason).await,
+                    Outcome::Stopped { lane, point, reason } => stopped[lane as usize] = Some((point, reason)),
                 }
                 next = outcomes.try_recv().ok();
             }
-            let Some(lsn) = *self.undurable else { continue };
-            if self.make_durable(lsn, &applied).await {
+            if let Some(lsn) = *self.undurable
+                && self.make_durable(lsn, &applied).await
+            {
                 *self.undurable = None;
                 self.tell_applied(&applied).await;
+            }
+            // After what was applied: an acknowledgement means that the lane goes on.
+            for (lane, stopped) in Lane::ALL.into_iter().zip(stopped) {
+                if let Some((point, reason)) = stopped {
+                    self.tell_stopped(lane, point, reason).await;
+                }
             }
         }
     }

@@ -168,7 +168,7 @@ impl<S: Store> Replicator<S> {
         }
     }
 
-    /// Ends all streams and tasks in order: what is being replayed is finished and acknowledged. After `limit` the rest is ended
+    /// Ends all streams and tasks in order: what is being replayed is finished and made durable. After `limit` the rest is ended
     /// at once.
     pub async fn shutdown(self, limit: Duration) {
         self.hub.stop.send_replace(true);
@@ -220,8 +220,8 @@ fn open<S: Store>(
     if (profile.site, profile.volume) != (store.site(), store.volume_id()) {
         return Err(StartError::OtherStore { identity: profile.site, store: store.site() });
     }
-    let own =
-        Member { site: profile.site, name: profile.site_name.clone(), address: profile.advertised_address.clone() };
+    let address = config.advertise.clone().unwrap_or_else(|| profile.advertised_address.clone());
+    let own = Member { site: profile.site, name: profile.site_name.clone(), address };
     let invitations = match store.store_path() {
         Some(path) => Invitations::load(&path)?,
         None => Invitations::default(),

@@ -8,64 +8,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fs::ship::LaneHead;
 use proto::grpc::{self, ShipFrame, ack_frame, ship_frame};
-use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId};
+use proto::ids::{Lane, Seq, SiteId};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use crate::clock;
-use crate::engine::{Command, Engine, Event, Fault, Settings};
-use crate::frames::{self, FrameError};
+use crate::dial::{ShipError, Welcomed, dial};
+use crate::engine::{Command, Engine, Event, Settings};
+use crate::frames;
 use crate::frontiers::Head;
 use crate::hello;
-use crate::hub::{Hub, LANES, LearnError};
+use crate::hub::{Hub, LANES};
+use crate::progress::Stages;
 use crate::segments::{Sealed, SegmentError};
 use crate::store::Store;
-use crate::transport::client::{self, ShipLink};
+use crate::transport::client::ShipLink;
 use crate::transport::{Frames, LinkError};
-
-/// Frames beside segments that may wait to be sent.
-const CONTROL_FRAMES: usize = 64;
-
-/// Why there is no connection to a peer, or no longer.
-#[derive(Debug, thiserror::Error)]
-enum ShipError {
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    #[error("it did not answer within {0:?}")]
-    Silent(Duration),
-    #[error("it closed the connection")]
-    Closed,
-    #[error("it refused: {0}")]
-    Refused(String),
-    #[error(
-        "it speaks version {theirs} of the protocol, this site version {}; upgrade the older site",
-        grpc::PROTOCOL_VERSION
-    )]
-    Version { theirs: u32 },
-    #[error("site {0} answered in its place")]
-    OtherSite(u32),
-    #[error("it sent {0}")]
-    Unexpected(&'static str),
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    #[error("{0}")]
-    Fault(#[from] Fault),
-    #[error("its members can't be taken in: {0}")]
-    Members(#[from] LearnError),
-    #[error("the site is not a member any more")]
-    NotMember,
-}
-
-/// A connection that the peer has welcomed.
-struct Welcomed {
-    link: ShipLink,
-    frontiers: [LanePoint; LANES],
-    /// The peer's own lanes' heads at that time.
-    heads: Vec<Head>,
-    /// The version of the members that it was told.
-    members_told: u64,
-}
 
 /// What an open connection has been told.
 struct Connection {
@@ -117,7 +77,7 @@ enum Woken {
     Stop,
     Time,
     Peer,
-    Dialed(Result<Welcomed, ShipError>),
+    Dialed(Box<Result<Welcomed, ShipError>>),
     Read(Lane, Result<Option<Sealed>, SegmentError>),
     Frame(Result<Option<grpc::AckFrame>, LinkError>),
     Heads,
@@ -139,7 +99,7 @@ impl<S: Store> Shipper<S> {
             let woken = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => Woken::Stop,
-                result = pending_or(&mut self.dialing) => Woken::Dialed(result),
+                result = pending_or(&mut self.dialing) => Woken::Dialed(Box::new(result)),
                 frame = next_frame(connection.as_mut().map(|connection| &mut connection.link.acks)) => Woken::Frame(frame),
                 (lane, result) = pending_or(&mut self.reading) => Woken::Read(lane, result),
                 Ok(()) = heads.changed() => Woken::Heads,
@@ -156,7 +116,7 @@ impl<S: Store> Shipper<S> {
                 Woken::News => {}
                 Woken::Dialed(result) => {
                     self.dialing = None;
-                    match result {
+                    match *result {
                         Ok(welcomed) => self.welcomed(welcomed, &mut heads),
                         Err(error) => self.lost(&error),
                     }
@@ -183,7 +143,7 @@ impl<S: Store> Shipper<S> {
         engine.unwrap_or(far).min(heartbeat.unwrap_or(far))
     }
 
-    fn show_heads(&mut self, heads: &mut watch::Receiver<[fs::ship::LaneHead; LANES]>) {
+    fn show_heads(&mut self, heads: &mut watch::Receiver<[LaneHead; LANES]>) {
         let heads = *heads.borrow_and_update();
         for (lane, head) in Lane::ALL.into_iter().zip(heads) {
             self.feed(Event::HeadMoved { lane, durable: head.durable });
@@ -203,6 +163,7 @@ impl<S: Store> Shipper<S> {
                 }
                 Command::Send { lane, last, .. } => self.send_segment(lane, last),
                 Command::SetAcknowledged { lane, point } => {
+                    self.check_stages(lane, point.seq);
                     self.hub.acknowledge(self.peer, lane, point, &self.peer_heads);
                 }
                 Command::Disconnect { fault } => self.drop_connection(&fault.into()),
@@ -210,8 +171,21 @@ impl<S: Store> Shipper<S> {
         }
     }
 
-    fn welcomed(&mut self, welcomed: Welcomed, heads: &mut watch::Receiver<[fs::ship::LaneHead; LANES]>) {
-        let Welcomed { link, frontiers, heads: peer_heads, members_told } = welcomed;
+    /// In a connection that the engine lets stand, each stage follows on the one before.
+    fn check_stages(&self, lane: Lane, acknowledged: Seq) {
+        if cfg!(debug_assertions) {
+            let shipped = self.engine.sent(lane);
+            let head = self.hub.heads.borrow()[lane as usize];
+            // The journal is read without the watcher, which may be behind.
+            let (durable, appended) = (head.durable.max(shipped), head.appended.max(shipped));
+            let watermark = self.hub.state().watermark[lane as usize].min(acknowledged);
+            let stages = Stages { appended, durable, shipped, acknowledged, watermark };
+            assert!(stages.in_order(), "{}: {stages:?}", self.name);
+        }
+    }
+
+    fn welcomed(&mut self, welcomed: Welcomed, heads: &mut watch::Receiver<[LaneHead; LANES]>) {
+        let Welcomed { link, frontiers, heads: peer_heads, members_told, window_bytes } = welcomed;
         let next_heartbeat = Instant::now() + self.hub.config.heartbeat;
         self.connection = Some(Connection { link, members_told, stable_told: [Seq::ZERO; LANES], next_heartbeat });
         self.name = self.hub.name_of(self.peer);
@@ -222,7 +196,7 @@ impl<S: Store> Shipper<S> {
         });
         self.peer_heads = peer_heads;
         self.show_heads(heads);
-        self.feed(Event::Connected { frontiers });
+        self.feed(Event::Connected { frontiers, window_bytes });
         if self.connection.is_some() {
             tracing::info!(peer = self.name, "connected");
         }
@@ -267,8 +241,15 @@ impl<S: Store> Shipper<S> {
             Ok(None) => self.feed(Event::ReadFailed { lane }),
             Err(error) => {
                 let text = format!("this site can't ship lane {lane} from here on: {error}");
-                tracing::error!(peer = self.name, "{text}");
-                self.hub.peer(self.peer, |progress| progress.stopped[lane as usize] = Some(text));
+                let mut known = None;
+                let stopped = Some(text.clone());
+                self.hub.peer(self.peer, |progress| {
+                    known = std::mem::replace(&mut progress.stopped[lane as usize], stopped);
+                });
+                // It is tried again every second, and said once.
+                if known.as_ref() != Some(&text) {
+                    tracing::error!(peer = self.name, "{text}");
+                }
                 self.feed(Event::ReadFailed { lane });
             }
         }
@@ -352,42 +333,6 @@ impl<S: Store> Shipper<S> {
         let head = frames::required_head(head)?;
         if head.site == self.hub.local.site { Ok(head) } else { Err(ShipError::Unexpected("another site's position")) }
     }
-}
-
-/// Connects, greets and reads the answer.
-async fn dial<S: Store>(hub: Arc<Hub<S>>, peer: SiteId) -> Result<Welcomed, ShipError> {
-    let limit = hub.config.connect_limit;
-    let deadline = Instant::now() + limit;
-    let address = hub.state().membership.get(peer).map(|member| member.address.clone()).ok_or(ShipError::NotMember)?;
-    hub.blocking(|hub| hub.refresh_heads()).await;
-    let (hello, members_told) = hello::hello(&hub);
-    let frame = ShipFrame { frame: Some(ship_frame::Frame::Hello(hello)) };
-    let capacity = Settings::default().window_segments + CONTROL_FRAMES;
-    let name = hub.server_name(peer);
-    let connect = client::ship(&address, &name, &hub.local.credentials, frame, capacity);
-    let mut link = timeout_at(deadline, connect).await.map_err(|_| ShipError::Silent(limit))??;
-    let first = timeout_at(deadline, link.acks.next()).await.map_err(|_| ShipError::Silent(limit))??;
-    let welcome = match first.ok_or(ShipError::Closed)?.frame {
-        Some(ack_frame::Frame::Welcome(welcome)) => welcome,
-        Some(ack_frame::Frame::Refused(refused)) => return Err(ShipError::Refused(refused.reason)),
-        _ => return Err(ShipError::Unexpected("something else than a welcome")),
-    };
-    if welcome.protocol_version != grpc::PROTOCOL_VERSION {
-        return Err(ShipError::Version { theirs: welcome.protocol_version });
-    }
-    if welcome.site != u32::from(peer.0) {
-        return Err(ShipError::OtherSite(welcome.site));
-    }
-    // Before the frontiers count as acknowledgements.
-    hub.learn(&frames::members(welcome.members.as_ref())?, Some(peer)).await?;
-    let mut frontiers = [LanePoint { incarnation: Incarnation(1), seq: Seq::ZERO }; LANES];
-    for head in frames::heads_of(hub.local.site, &welcome.frontiers)? {
-        frontiers[head.lane as usize] = head.point;
-    }
-    let heads = frames::heads_of(peer, &welcome.heads)?;
-    // The peer can't have more than is durable here: ask again, now that its answer is there.
-    hub.blocking(|hub| hub.refresh_heads()).await;
-    Ok(Welcomed { link, frontiers, heads, members_told })
 }
 
 async fn pending_or<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {

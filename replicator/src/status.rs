@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use crate::clock;
 use crate::hub::Hub;
-use crate::progress::Stages;
 use crate::store::Store;
 use crate::watermark::Bound;
 
@@ -124,17 +123,23 @@ pub struct IncomingLaneStatus {
 
 /// Puts the status together. Blocks.
 pub fn status<S: Store>(hub: &Arc<Hub<S>>) -> ReplicationStatus {
-    let heads = hub.refresh_heads();
+    hub.refresh_heads();
     let mut status = shown(hub);
+    // Read again, so that they are not behind what was shipped meanwhile.
+    let heads = hub.refresh_heads();
     let now_ms = clock::wall_ms();
     for peer in &mut status.peers {
         let mut behind_all = Some(0u64);
         for shown in &mut peer.lanes {
             let Some(lane) = Lane::ALL.into_iter().find(|lane| lane.name() == shown.lane) else { continue };
             let head = heads[lane as usize];
-            shown.appended = shown.appended.max(head.appended.0);
-            shown.durable = shown.durable.max(head.durable.0);
-            let backlog = hub.store.backlog(lane, Seq(shown.acknowledged.unwrap_or(0))).ok();
+            (shown.appended, shown.durable) = (head.appended.0, head.durable.0);
+            let acknowledged = Seq(shown.acknowledged.unwrap_or(0));
+            let backlog = if acknowledged >= head.appended {
+                Some(Backlog { records: 0, bytes: 0, oldest: None })
+            } else {
+                hub.store.backlog(lane, acknowledged).ok()
+            };
             if let Some(Backlog { records, bytes, oldest }) = backlog {
                 shown.behind_records = Some(records);
                 shown.behind_bytes = Some(bytes);
@@ -179,18 +184,10 @@ fn shown<S: Store>(hub: &Hub<S>) -> ReplicationStatus {
             let acknowledged = state.watermarks.acknowledged(site, *lane).map(|point| point.seq);
             let known = acknowledged.unwrap_or(Seq::ZERO);
             let shipped = progress.map_or(Seq::ZERO, |progress| progress.shipped[*lane as usize]).max(known);
-            let stages = Stages {
-                appended: head.appended.max(shipped),
-                durable: head.durable.max(shipped),
-                shipped,
-                acknowledged: known,
-                watermark: state.watermark[*lane as usize].min(known),
-            };
-            debug_assert!(stages.in_order(), "{stages:?}");
             PeerLaneStatus {
                 lane: lane.name(),
-                appended: stages.appended.0,
-                durable: stages.durable.0,
+                appended: head.appended.0,
+                durable: head.durable.0,
                 shipped: shipped.0,
                 acknowledged: acknowledged.map(|seq| seq.0),
                 behind_records: None,

@@ -1,8 +1,7 @@
 //! What recovery has to do to an object after a crash. Pure: edits in, a plan out.
 //!
 //! After a crash the journal says which edits were made to a file since the checkpoint; the object shows any part of their
-//! effects. [`plan`] goes through the edits from the newest to the oldest with the set of bytes that something newer has
-//! determined, and leaves those alone.
+//! effects. [`plan`] makes the edits again, oldest first, but for bytes that a newer extent has put there.
 //!
 //! What the writer keeps to, all under the object's exclusive lock:
 //!
@@ -17,27 +16,29 @@
 //! Take any byte below the final size, and the newest edit that determines it. (A write and an extent determine their range,
 //! a punch too; a truncation to `size` determines all from `size` on, as zero; a replacement determines all.)
 //!
-//! - *A write, punch, truncation or replacement*: the plan writes the byte or punches it, whatever the object shows.
+//! - *A write, punch, truncation or replacement*: the plan makes it after every older edit, whatever the object shows, and no newer
+//!   edit determines the byte.
 //! - *An extent*: its bytes were in the object when it was journalled (3). Effects before it came before (1), so they
-//!   don't disturb it. Effects after it don't determine this byte. So the object shows the right byte; the plan doesn't touch it.
+//!   don't disturb it, and the plan leaves its bytes out of older edits. Newer edits don't determine this byte. So the object shows the
+//!   right byte; the plan doesn't touch it.
 //! - *None*: no effect since the checkpoint touched it, and what was written for an extent whose record is lost lies beyond the
 //!   size that the file had then (3), which is the final size. The object shows the checkpoint's byte; the plan doesn't touch it.
 //!
 //! Bytes beyond the final size are cut off. This holds for every subset of the effects after the last extent, in any order, also
 //! for torn ones: the page cache may write back what it likes.
 //!
+//! Holes come out right too: whether a block is allocated depends on the last edits that touched it, and they are made again in their
+//! order. The end of the file matters to that: a hole that reaches it frees the last block whole, so while the steps are made the
+//! object is longer than any of them reaches, and a hole that reached the end when it was made is one up to infinity here.
+//! (Making only what nothing newer covers would lose the block of a write that a truncation cut to its first bytes. The price is room
+//! for by-value bytes that a newer edit frees again, as much as was written since the checkpoint.)
+//!
 //! # Why it may be run again
 //!
 //! The plan depends on the journal alone, not on the object. Its steps touch no byte of a surviving extent or of the checkpoint,
-//! so after any part of them the argument above holds again. The steps are disjoint, so their order doesn't matter.
+//! so after any part of them the argument above holds again.
 //!
 //! It may also start too early: with edits that an earlier checkpoint has covered.
-//!
-//! # What it can't do
-//!
-//! Power loss may take records whose effects reached the disk. Where such an effect destroyed committed bytes (an overwrite in
-//! place, and just so a cut or a hole, with whatever then filled the room), the journal doesn't know of it. For that, objects are
-//! marked active before committed bytes in them are destroyed.
 
 use std::ops::Range;
 
@@ -67,7 +68,7 @@ pub enum Edit<S> {
         /// The new size in bytes.
         size: u64,
     },
-    /// A hole, which doesn't change the size.
+    /// A hole, which doesn't change the size. One that reaches the end of the file has an endless length.
     Punch {
         /// Where, in bytes.
         offset: u64,
@@ -81,20 +82,29 @@ pub enum Edit<S> {
     },
 }
 
-/// What makes one object right: the length, the holes and the writes, in any order. See [`super::redo_run`].
+/// What makes one object right: the length, then the steps in order. See [`super::redo_run`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan<S> {
     /// The length that the object must have.
     pub size: u64,
-    /// Where it must be zero: disjoint from one another and from the writes, all below `size`.
-    pub holes: Vec<Range<u64>>,
-    /// What must be written: disjoint, all below `size`.
-    pub writes: Vec<Rewrite<S>>,
+    /// The length that it has while the steps are made.
+    pub work_len: u64,
+    /// All below `work_len`.
+    pub steps: Vec<Step<S>>,
     /// An object that is shorter than this before the first step has lost bytes of an extent: the store is damaged.
     pub min_len: u64,
 }
 
-/// A part of a write by value that nothing newer has overwritten.
+/// One step of a plan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step<S> {
+    /// Make a hole.
+    Punch(Range<u64>),
+    /// Write bytes of the journal.
+    Write(Rewrite<S>),
+}
+
+/// A part of a write by value that is in no newer extent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rewrite<S> {
     /// Where in the object, in bytes.
@@ -107,33 +117,38 @@ pub struct Rewrite<S> {
     pub len: u64,
 }
 
+/// More than a block of any file system below.
+const MARGIN_BYTES: u64 = 128 << 10;
+
 /// Plans for one file: its `edits` in the order of the journal, and the size that it has after them.
 pub fn plan<S, I>(edits: I, size: u64) -> Plan<S>
 where
     S: Copy,
     I: IntoIterator<Item = Edit<S>, IntoIter: DoubleEndedIterator>,
 {
-    // Cutting to the final size is the newest edit of all: nothing beyond it is of interest.
+    // Cutting to the final size is the newest edit of all: nothing in the blocks behind it is of interest.
+    let work_len = size.saturating_add(MARGIN_BYTES).min(i64::MAX as u64).max(size);
+    let mut extents = RangeSet::from(work_len..u64::MAX);
     let mut covered = RangeSet::from(size..u64::MAX);
-    let mut holes = RangeSet::new();
-    let mut plan = Plan { size, holes: Vec::new(), writes: Vec::new(), min_len: 0 };
+    let mut plan = Plan { size, work_len, steps: Vec::new(), min_len: 0 };
     for edit in edits.into_iter().rev() {
         let range = edit.range();
-        for gap in covered.gaps(range.clone()) {
-            match edit {
-                Edit::Write { offset, source, .. } => plan.writes.push(Rewrite {
-                    offset: gap.start,
-                    source,
-                    source_offset: gap.start - offset,
-                    len: gap.end - gap.start,
-                }),
-                Edit::Extent { .. } => plan.min_len = plan.min_len.max(gap.end),
-                Edit::Truncate { .. } | Edit::Punch { .. } | Edit::Replace { .. } => holes.insert(gap),
+        match edit {
+            Edit::Write { offset, source, .. } => plan.steps.extend(extents.gaps(range.clone()).map(|gap| {
+                let (source_offset, len) = (gap.start - offset, gap.end - gap.start);
+                Step::Write(Rewrite { offset: gap.start, source, source_offset, len })
+            })),
+            Edit::Truncate { .. } | Edit::Punch { .. } | Edit::Replace { .. } => {
+                plan.steps.extend(extents.gaps(range.clone()).map(Step::Punch));
+            }
+            Edit::Extent { .. } => {
+                plan.min_len = covered.gaps(range.clone()).map(|gap| gap.end).fold(plan.min_len, u64::max);
+                extents.insert(range.clone());
             }
         }
         covered.insert(range);
     }
-    plan.holes = holes.iter().collect();
+    plan.steps.reverse();
     plan
 }
 

@@ -1,7 +1,6 @@
 //! Carries out a [`Plan`] on an object.
 //!
-//! Cuts and punches before it writes, so that on a full disk the room is there. The caller flushes the object, and only then
-//! may forget the journal. After an error it may be run again.
+//! The caller flushes the object, and only then may forget the journal. After an error it may be run again.
 
 use std::io;
 
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use proto::ids::FileId;
 
 use super::object::Object;
-use super::redo::{Plan, Rewrite};
+use super::redo::{Plan, Rewrite, Step};
 
 /// Why an object could not be made right.
 #[derive(Debug, thiserror::Error)]
@@ -64,13 +63,19 @@ impl<S> Plan<S> {
         if len < self.min_len {
             return Err(RedoError::LostBytes { file, len, needed: self.min_len });
         }
-        if len != self.size {
-            object.set_len(self.size).map_err(disk("set the length"))?;
+        let set_len = |len| object.set_len(len).map_err(disk("set the length"));
+        // A file as long as files may be can't be longer: then only its last block's hole may come out otherwise.
+        if !self.steps.is_empty() && object.set_len(self.work_len).is_err() {
+            set_len(self.size)?;
         }
-        for hole in &self.holes {
-            object.punch(hole.start, hole.end - hole.start).map_err(disk("punch a hole in the bytes"))?;
-        }
-        for write in &self.writes {
+        for step in &self.steps {
+            let write = match step {
+                Step::Punch(hole) => {
+                    object.punch(hole.start, hole.end - hole.start).map_err(disk("punch a hole in the bytes"))?;
+                    continue;
+                }
+                Step::Write(write) => write,
+            };
             let bytes = read(write).map_err(disk("read the journal's bytes"))?;
             if bytes.len() as u64 != write.len {
                 let (offset, wanted, got) = (write.offset, write.len, bytes.len() as u64);
@@ -78,7 +83,7 @@ impl<S> Plan<S> {
             }
             object.write_all_at(write.offset, &bytes).map_err(disk("write the bytes"))?;
         }
-        Ok(())
+        set_len(self.size)
     }
 }
 

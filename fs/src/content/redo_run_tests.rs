@@ -66,3 +66,18 @@ fn refuses_the_wrong_number_of_bytes() {
     let error = plan.run(&object, |_| Err(io::Error::other("torn"))).unwrap_err();
     assert!(matches!(error, RedoError::Disk { what: "read the journal's bytes", .. }), "{error}");
 }
+
+/// A write of zeros cut by a truncation to a part of its block leaves the block allocated; so does making both again.
+#[test]
+fn allocates_the_blocks_that_the_edits_allocated() {
+    let edits = [
+        Edit::Write { offset: 0, len: 2 * BLOCK, source: 0u8 },
+        Edit::Truncate { size: 10 },
+        Edit::Truncate { size: 3 * BLOCK },
+    ];
+    let object = object(b"");
+    plan(edits, size_after(0, edits)).run(&object, source).unwrap();
+    assert_eq!(object.seek_data(0).unwrap(), Some(0));
+    assert!(object.seek_hole(0).unwrap().is_some_and(|hole| hole < BLOCK));
+    assert_eq!(object.seek_data(BLOCK).unwrap(), None);
+}

@@ -316,7 +316,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -324,7 +324,8 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let result = data::allocate(mode).and_then(|how| self.volume.fallocate(handle(fh), offset, length, how));
+        let result = data::allocate(mode)
+            .and_then(|how| self.volume.fallocate(handle(fh), offset, length, how, request.uid() != 0));
         answer_empty(result, reply);
     }
 
@@ -342,7 +343,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -354,7 +355,8 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let len = len.min(data::COPY_MAX_BYTES);
-        let copied = self.volume.copy_range(handle(fh_in), offset_in, handle(fh_out), offset_out, len);
+        let copied =
+            self.volume.copy_range(handle(fh_in), offset_in, handle(fh_out), offset_out, len, request.uid() != 0);
         answer_written(copied.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)), reply);
     }
 

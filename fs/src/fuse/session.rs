@@ -136,6 +136,7 @@ pub fn mount(volume: Arc<Volume>, mount_point: &Path, options: &MountOptions) ->
     let run = move || {
         let result = session.run().map_err(|error| EndError(Arc::new(error)));
         volume.on_invalidate(Box::new(|_| ()));
+        volume.forget_all();
         *run_end.result.lock() = Some(result);
         run_end.reached.notify_all();
     };

@@ -27,7 +27,7 @@ pub enum JournalError {
         dir: PathBuf,
     },
     /// There is no journal where one was to be opened.
-    #[error("{} holds no journal; restore it, or join this site again into an empty store", dir.display())]
+    #[error("{} holds no journal; restore it, or join again under another name, with an empty store", dir.display())]
     Absent {
         /// The directory.
         dir: PathBuf,
@@ -47,7 +47,7 @@ pub enum JournalError {
         version: u32,
     },
     /// Both copies of a file's header are damaged.
-    #[error("the header of {} is damaged; check the disk, then restore the store or join this site again", file.display())]
+    #[error("the header of {} is damaged; check the disk, then restore the store, or join again under another name with an empty one", file.display())]
     DamagedHeader {
         /// The file.
         file: PathBuf,
@@ -55,7 +55,7 @@ pub enum JournalError {
     /// Durable batches are damaged or gone.
     #[error(
         "the journal is damaged at byte {offset} of {}: batch {lsn} was durable and cannot be read; check the disk, \
-         then restore the store or join this site again",
+         then restore the store, or join again under another name with an empty one",
         file.display()
     )]
     Damaged {

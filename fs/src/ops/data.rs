@@ -83,8 +83,8 @@ impl Volume {
     }
 
     /// Makes the file longer, with a hole, unless it is so long already: another writer may have come in between.
-    pub(crate) fn grow(&self, file: FileId, size: u64) -> Result<(), FsError> {
-        let grown = self.edit_locked(file, Edit::Truncate { size }, true, true);
+    pub(crate) fn grow(&self, file: FileId, size: u64, kill_suid: bool) -> Result<(), FsError> {
+        let grown = self.edit_locked(file, Edit::Truncate { size }, kill_suid, true);
         self.answer_noted();
         grown
     }
@@ -187,7 +187,7 @@ impl Volume {
         let change = ContentChange { file, base: inode.content, edit, mtime: Some(time), mode, time };
         self.save_overwritten(&mut txn, object, inode.size, &change)?;
         let touched = [inode.created, inode.content];
-        let effect = effect_of(&change.edit, 0);
+        let effect = effect_of(&change.edit, inode.size, 0);
         self.make_room(object, inode.size, &change.edit)?;
         let committed = commit_change(txn, change, touched, effect, object)?;
         if mode.is_some() {
@@ -247,12 +247,14 @@ pub(crate) fn commit_change(
     txn.commit_own(LANE, &record, &objects)
 }
 
-/// What an edit does to the object; `record` is the index of its record in the batch.
-pub(crate) fn effect_of(edit: &Edit, record: u32) -> Option<Effect> {
+/// What an edit does to the object of a file with `size` bytes; `record` is the index of its record in the batch.
+pub(crate) fn effect_of(edit: &Edit, size: u64, record: u32) -> Option<Effect> {
     Some(match edit {
         Edit::Write { offset, data: Data::Bytes(_) } => Effect::Write { offset: *offset, record },
         Edit::Write { offset, data: Data::Extent(len) } => Effect::Extent { offset: *offset, len: u64::from(*len) },
         Edit::Truncate { size } => Effect::Truncate { size: *size },
+        // A hole that reaches the end frees the last block whole: recovery has to know.
+        Edit::Punch { offset, len } if *offset + *len >= size => Effect::Punch { offset: *offset, len: 0 },
         Edit::Punch { offset, len } => Effect::Punch { offset: *offset, len: *len },
         Edit::Replace { size } => Effect::Replace { size: *size },
     })

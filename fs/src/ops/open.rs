@@ -108,7 +108,8 @@ impl Volume {
             self.check_writable()?;
         }
         if flags.truncate && flags.write {
-            self.edit(file, Edit::Truncate { size: 0 }, true)?;
+            // By root, or of a file that is not suid: else the truncation comes as `setattr`, which knows the caller.
+            self.edit(file, Edit::Truncate { size: 0 }, false)?;
         }
         Ok(self.holders.open(file, flags))
     }

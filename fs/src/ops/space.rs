@@ -10,8 +10,15 @@ use crate::volume::Volume;
 const COPY_BYTES: u64 = 1 << 20;
 
 impl Volume {
-    /// Reserves space, makes a hole, or zeroes a range.
-    pub fn fallocate(&self, handle: HandleId, offset: u64, len: u64, how: Allocate) -> Result<(), FsError> {
+    /// Reserves space, makes a hole, or zeroes a range. `kill_suid` clears suid and sgid.
+    pub fn fallocate(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        len: u64,
+        how: Allocate,
+        kill_suid: bool,
+    ) -> Result<(), FsError> {
         let handle = self.handle(handle)?;
         if !handle.flags.write {
             return Err(FsError::BadHandle);
@@ -32,11 +39,11 @@ impl Volume {
                 object.allocate(offset, len, true).map_err(disk("reserving space"))?;
             }
             Allocate::Punch | Allocate::Zero { .. } => {
-                self.edit(handle.file, Edit::Punch { offset, len }, true)?;
+                self.edit(handle.file, Edit::Punch { offset, len }, kill_suid)?;
             }
         }
         match grow_to {
-            Some(size) => self.grow(handle.file, size),
+            Some(size) => self.grow(handle.file, size, kill_suid),
             None => Ok(()),
         }
     }
@@ -51,7 +58,7 @@ impl Volume {
         found.map_err(disk("seeking"))?.ok_or(FsError::BeyondEnd)
     }
 
-    /// Copies bytes between files; answers how many.
+    /// Copies bytes between files; answers how many. `kill_suid` clears suid and sgid of the one written.
     pub fn copy_range(
         &self,
         from: HandleId,
@@ -59,6 +66,7 @@ impl Volume {
         to: HandleId,
         to_offset: u64,
         len: u64,
+        kill_suid: bool,
     ) -> Result<u64, FsError> {
         let mut copied = 0;
         while copied < len {
@@ -70,7 +78,7 @@ impl Volume {
             if bytes.is_empty() {
                 break;
             }
-            match self.write(to, to_offset.saturating_add(copied), &bytes, true) {
+            match self.write(to, to_offset.saturating_add(copied), &bytes, kill_suid) {
                 // What was copied counts; the program meets the error when it goes on.
                 Err(_) if copied > 0 => break,
                 written => copied += u64::from(written?),

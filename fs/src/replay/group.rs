@@ -248,7 +248,7 @@ impl Making<'_> {
             self.txn.effect(file, Effect::Extent { offset: *offset, len: bytes.len() as u64 });
             return Ok(());
         }
-        if let Some(effect) = effect_of(&change.edit, self.journalled.len() as u32) {
+        if let Some(effect) = effect_of(&change.edit, size, self.journalled.len() as u32) {
             if matches!(effect, Effect::Write { .. }) {
                 self.journalled.push(record.clone());
             }

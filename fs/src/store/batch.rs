@@ -54,7 +54,7 @@ pub enum Effect {
     Punch {
         /// Where, in bytes.
         offset: u64,
-        /// How many bytes.
+        /// How many bytes; 0 up to the end of the file.
         len: u64,
     },
     /// A hole of `size` bytes instead of all content.

@@ -141,7 +141,7 @@ impl Program {
                         1 => Allocate::Zero { keep_size: rng.one_in(2) },
                         _ => Allocate::Punch,
                     };
-                    let done = volume.fallocate(handle, offset, len, how);
+                    let done = volume.fallocate(handle, offset, len, how, false);
                     volume.release(handle)?;
                     done?;
                 }

@@ -22,8 +22,11 @@ pub fn render(report: &Report) -> String {
             report.version,
             human_seconds(report.uptime_seconds.max(1) as f64)
         ),
-        String::new(),
     ];
+    if let Some(why) = &report.stopped {
+        lines.push(format!("  STOPPED  read-only since {why}; restart this site when the cause is gone"));
+    }
+    lines.push(String::new());
     if report.peers.is_empty() {
         lines.push("no peers yet: `syncline invite` prints a token with which another site can join".into());
         return lines.join("\n");
@@ -94,6 +97,7 @@ mod tests {
             uptime_seconds: 61,
             mode: "passthrough".into(),
             journal_bytes: 64 << 20,
+            stopped: None,
             peers,
         }
     }
@@ -143,5 +147,12 @@ mod tests {
     #[test]
     fn a_lonely_site_is_told_how_to_get_peers() {
         assert!(render(&report(vec![])).ends_with("another site can join"));
+    }
+
+    #[test]
+    fn a_site_that_stopped_says_so() {
+        let stopped = Report { stopped: Some("a flush failed".into()), ..report(vec![]) };
+        assert!(render(&stopped).contains("STOPPED  read-only since a flush failed"));
+        assert!(!render(&report(vec![])).contains("STOPPED"));
     }
 }

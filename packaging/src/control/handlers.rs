@@ -54,6 +54,7 @@ async fn status(site: Arc<Site>) -> Reply {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: site.started.elapsed().as_secs(),
         mode: if session.passthrough { "passthrough" } else { "cached" }.to_owned(),
+        stopped: site.volume.stopped(),
         journal_bytes: directory_bytes(&site.config.store.join("journal")),
         peers,
     };

@@ -26,6 +26,8 @@ pub struct Report {
     pub mode: String,
     /// Bytes that the journal's files take.
     pub journal_bytes: u64,
+    /// Why this site stopped writing, and is read-only until it is restarted.
+    pub stopped: Option<String>,
     /// The other sites.
     pub peers: Vec<PeerReport>,
 }

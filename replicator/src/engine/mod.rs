@@ -13,7 +13,8 @@
 //! Invariants, for each lane of one connection (`engine/tests.rs` checks them against drawn event sequences):
 //! - what is sent follows without gap or repetition on the frontier that the peer named when it connected;
 //! - `acknowledged ≤ sent ≤ durable`, and none of them falls;
-//! - the bytes sent and not acknowledged, over all lanes, stay within the window, unless one segment alone is larger.
+//! - the bytes sent and not acknowledged, over all lanes, stay within the window of both sites. Beside that, each lane may always have
+//!   one segment under way: a stopped lane that has filled the window can't keep the lane waiting for whose records it waits.
 //!
 //! Time (`now_ms`, any clock that does not run backwards) and jitter are arguments.
 
@@ -22,8 +23,10 @@ use std::collections::VecDeque;
 use proto::ids::{Incarnation, Lane, LanePoint, Seq};
 
 pub mod backoff;
+mod messages;
 
 use backoff::Backoff;
+pub use messages::{Command, Event, Fault};
 
 /// The bounds that the machine keeps.
 #[derive(Clone, Copy, Debug)]
@@ -42,135 +45,6 @@ impl Default for Settings {
     fn default() -> Self {
         Self { window_bytes: 32 << 20, window_segments: 512, max_segment_bytes: 2 << 20, read_retry_ms: 1_000 }
     }
-}
-
-/// What happened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// Time has passed.
-    Tick,
-    /// The peer is known to be up (it has just connected to this site).
-    Wake,
-    /// The peer answered with how far each lane of this site has come there, by the lane's number.
-    Connected {
-        /// The frontiers.
-        frontiers: [LanePoint; Lane::ALL.len()],
-    },
-    /// The peer could not be reached, or the connection ended.
-    Lost,
-    /// More of a lane is durable here.
-    HeadMoved {
-        /// The lane.
-        lane: Lane,
-        /// The last durable record.
-        durable: Seq,
-    },
-    /// A segment asked for by [`Command::ReadLane`] is there.
-    SegmentRead {
-        /// The lane.
-        lane: Lane,
-        /// Its first record.
-        first: Seq,
-        /// Its last record.
-        last: Seq,
-        /// Its length when sealed.
-        bytes: u64,
-    },
-    /// The read found nothing or failed.
-    ReadFailed {
-        /// The lane.
-        lane: Lane,
-    },
-    /// The peer has applied and made durable all of a lane up to the point.
-    Acked {
-        /// The lane.
-        lane: Lane,
-        /// How far.
-        point: LanePoint,
-    },
-}
-
-/// What to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Command {
-    /// Connect to the peer; answer with `Connected` or `Lost`.
-    Dial,
-    /// Read and seal the records after `after`; answer with `SegmentRead` or `ReadFailed`.
-    ReadLane {
-        /// The lane.
-        lane: Lane,
-        /// The last record that is sent already.
-        after: Seq,
-    },
-    /// Send the segment that was just read.
-    Send {
-        /// The lane.
-        lane: Lane,
-        /// Its first record.
-        first: Seq,
-        /// Its last record.
-        last: Seq,
-    },
-    /// Give up the connection.
-    Disconnect {
-        /// Why.
-        fault: Fault,
-    },
-    /// The peer's acknowledgement has moved.
-    SetAcknowledged {
-        /// The lane.
-        lane: Lane,
-        /// How far.
-        point: LanePoint,
-    },
-}
-
-/// Why a connection can't go on: the peer's word contradicts what this site knows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Fault {
-    /// The peer has records of this site that this site does not have.
-    #[error(
-        "it has this site's lane {lane} up to {theirs}, this site's journal ends at {ours}: the store here lost its tail (an older copy was restored?); \
-         nothing is shipped, so that no position is used twice; join this site again into an empty store"
-    )]
-    LostTail {
-        /// The lane.
-        lane: Lane,
-        /// What the peer has.
-        theirs: LanePoint,
-        /// What this site has.
-        ours: LanePoint,
-    },
-    /// The peer stands in another incarnation of this site.
-    #[error("it has this site's lane {lane} up to {theirs}, this site is in incarnation {}: it can't be resumed from there", ours.0)]
-    OtherIncarnation {
-        /// The lane.
-        lane: Lane,
-        /// What the peer has.
-        theirs: LanePoint,
-        /// This site's incarnation.
-        ours: Incarnation,
-    },
-    /// An acknowledgement of something never sent.
-    #[error("it acknowledged {point} of lane {lane}, but was sent only up to {sent}")]
-    AckBeyondSent {
-        /// The lane.
-        lane: Lane,
-        /// What it acknowledged.
-        point: LanePoint,
-        /// What it was sent.
-        sent: Seq,
-    },
-    /// An acknowledgement below an earlier one.
-    #[error("it acknowledged {point} of lane {lane} after it had acknowledged {before}")]
-    AckBackwards {
-        /// The lane.
-        lane: Lane,
-        /// What it acknowledged.
-        point: LanePoint,
-        /// What it had acknowledged.
-        before: Seq,
-    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -199,6 +73,8 @@ pub struct Engine {
     backoff: Backoff,
     lanes: [LaneState; Lane::ALL.len()],
     reading: Option<(Lane, Seq)>,
+    /// Of this connection: the smaller of both sites'.
+    window_bytes: u64,
     in_flight_bytes: u64,
     in_flight_segments: usize,
 }
@@ -213,6 +89,7 @@ impl Engine {
             backoff: Backoff::default(),
             lanes: Default::default(),
             reading: None,
+            window_bytes: settings.window_bytes,
             in_flight_bytes: 0,
             in_flight_segments: 0,
         }
@@ -228,7 +105,10 @@ impl Engine {
                     *until_ms = now_ms;
                 }
             }
-            Event::Connected { frontiers } => self.connected(now_ms, jitter, frontiers, &mut commands),
+            Event::Connected { frontiers, window_bytes } => {
+                self.window_bytes = window_bytes.min(self.settings.window_bytes);
+                self.connected(now_ms, jitter, frontiers, &mut commands);
+            }
             Event::Lost => self.lost(now_ms, jitter),
             Event::HeadMoved { lane, durable } => {
                 let lane = &mut self.lanes[lane as usize];
@@ -372,10 +252,10 @@ impl Engine {
                 self.state = State::Dialing;
                 commands.push(Command::Dial);
             }
-            State::Streaming { .. } if self.reading.is_none() && self.has_room() => {
+            State::Streaming { .. } if self.reading.is_none() => {
                 let ready = |lane: &Lane| {
                     let state = &self.lanes[*lane as usize];
-                    state.sent < state.durable && state.resting_until_ms <= now_ms
+                    state.sent < state.durable && state.resting_until_ms <= now_ms && self.has_room(state)
                 };
                 if let Some(lane) = Lane::ALL.into_iter().find(ready) {
                     let after = self.lanes[lane as usize].sent;
@@ -387,10 +267,10 @@ impl Engine {
         }
     }
 
-    fn has_room(&self) -> bool {
+    fn has_room(&self, lane: &LaneState) -> bool {
         let bytes = self.in_flight_bytes + self.settings.max_segment_bytes;
-        self.in_flight_segments == 0
-            || (bytes <= self.settings.window_bytes && self.in_flight_segments < self.settings.window_segments)
+        lane.in_flight.is_empty()
+            || (bytes <= self.window_bytes && self.in_flight_segments < self.settings.window_segments)
     }
 
     fn check(&self) {

@@ -89,7 +89,7 @@ impl World {
                 self.dialled = false;
                 self.connected = true;
                 self.sent = self.applied;
-                self.feed(Event::Connected { frontiers: frontiers(self.applied) });
+                self.feed(Event::Connected { frontiers: frontiers(self.applied), window_bytes: u64::MAX });
             }
             2 if self.dialled || self.connected => {
                 self.dialled = false;
@@ -161,7 +161,7 @@ fn streaming(durable: u64, frontier: u64) -> (Engine, Vec<Command>) {
     let mut engine = Engine::new(SETTINGS, Incarnation(1));
     assert_eq!(engine.handle(0, 0, Event::Tick), [Command::Dial]);
     engine.handle(0, 0, Event::HeadMoved { lane: LANE, durable: Seq(durable) });
-    let commands = engine.handle(0, 0, Event::Connected { frontiers: frontiers(frontier) });
+    let commands = engine.handle(0, 0, Event::Connected { frontiers: frontiers(frontier), window_bytes: u64::MAX });
     (engine, commands)
 }
 
@@ -217,4 +217,28 @@ fn a_failed_read_rests_only_its_lane() {
     engine.handle(0, 0, Event::ReadFailed { lane: Lane::Bulk });
     assert_eq!(engine.next_tick_ms(), Some(50));
     assert_eq!(engine.handle(50, 0, Event::Tick), [Command::ReadLane { lane: LANE, after: Seq(4) }]);
+}
+
+#[test]
+fn a_lane_that_has_filled_the_window_does_not_keep_another_waiting() {
+    let (mut engine, _) = streaming(99, 0);
+    for seq in 1..=4 {
+        engine.handle(0, 0, Event::SegmentRead { lane: LANE, first: Seq(seq), last: Seq(seq), bytes: 200 });
+    }
+    let commands = engine.handle(0, 0, Event::HeadMoved { lane: Lane::High, durable: Seq(9) });
+    assert_eq!(commands, [Command::ReadLane { lane: Lane::High, after: Seq::ZERO }]);
+    let commands = engine.handle(0, 0, Event::SegmentRead { lane: Lane::High, first: Seq(1), last: Seq(2), bytes: 9 });
+    assert_eq!(commands, [Command::Send { lane: Lane::High, first: Seq(1), last: Seq(2) }], "and then it waits");
+    let commands = engine.handle(0, 0, Event::Acked { lane: Lane::High, point: point(2) });
+    assert_eq!(commands.last(), Some(&Command::ReadLane { lane: Lane::High, after: Seq(2) }));
+}
+
+#[test]
+fn the_peers_window_counts_if_it_is_the_smaller() {
+    let mut engine = Engine::new(SETTINGS, Incarnation(1));
+    engine.handle(0, 0, Event::Tick);
+    engine.handle(0, 0, Event::HeadMoved { lane: LANE, durable: Seq(9) });
+    engine.handle(0, 0, Event::Connected { frontiers: frontiers(0), window_bytes: 300 });
+    let commands = engine.handle(0, 0, Event::SegmentRead { lane: LANE, first: Seq(1), last: Seq(1), bytes: 200 });
+    assert_eq!(commands, [Command::Send { lane: LANE, first: Seq(1), last: Seq(1) }]);
 }

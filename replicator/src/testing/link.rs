@@ -51,6 +51,9 @@ async fn forward(mut incoming: TcpStream, target: SocketAddr, mut state: watch::
         return;
     }
     let Ok(mut outgoing) = TcpStream::connect(target).await else { return };
+    if incoming.set_nodelay(true).is_err() || outgoing.set_nodelay(true).is_err() {
+        return;
+    }
     loop {
         let now = *state.borrow_and_update();
         tokio::select! {

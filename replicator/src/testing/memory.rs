@@ -23,21 +23,24 @@ use crate::store::{Chunks, NewStore, Store};
 
 type Key = (SiteId, Lane);
 
+/// Frontiers, and the log of each lane.
+type Applied = (BTreeMap<Key, LanePoint>, BTreeMap<Key, Vec<u64>>);
+
 #[derive(Clone, Default)]
 struct Inner {
     own: BTreeMap<Lane, Vec<Record>>,
     own_durable: BTreeMap<Lane, u64>,
     applied: BTreeMap<Key, LanePoint>,
-    /// Content of the tree: every record that was applied, in order, for each lane.
+    /// Every record that was applied, in order.
     log: BTreeMap<Key, Vec<u64>>,
-    /// How many batches there are; the state after each that is not durable yet.
+    /// How many batches there are.
     lsn: u64,
     durable_lsn: u64,
     acknowledged: BTreeMap<Key, LanePoint>,
     watermark: BTreeMap<Lane, Seq>,
     stable: BTreeMap<Key, LanePoint>,
     members: BTreeMap<SiteId, Member>,
-    /// Replay of these origins fails.
+    /// Replay fails.
     broken: bool,
     flush_blocked: bool,
     snapshot_fails_after: Option<usize>,
@@ -49,7 +52,7 @@ pub struct MemoryStore {
     dir: PathBuf,
     inner: Mutex<Inner>,
     /// What a crash leaves of the other sites' lanes.
-    durable: Mutex<(BTreeMap<Key, LanePoint>, BTreeMap<Key, Vec<u64>>)>,
+    durable: Mutex<Applied>,
     flush: Condvar,
     listener: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
 }
@@ -79,7 +82,7 @@ impl MemoryStore {
             let mut inner = self.inner.lock();
             let records = inner.own.entry(lane).or_default();
             let seq = Seq(records.len() as u64 + 1);
-            let value = Some(Bytes::from(vec![seq.0 as u8; bytes]));
+            let value = Some(noise(seq.0, bytes));
             let op =
                 Op::SetXattr { file: FileId::ROOT, name: Bytes::from_static(b"user.x"), value, time: Time::default() };
             records.push(Record { seq, hlc: Hlc::from_ms(clock::wall_ms()), deps, op });
@@ -136,6 +139,16 @@ impl MemoryStore {
         inner.own.entry(lane).or_default().truncate(keep as usize);
         inner.own_durable.insert(lane, keep);
     }
+}
+
+/// Bytes that don't shrink.
+fn noise(seed: u64, bytes: usize) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let step = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..bytes).map(step).collect()
 }
 
 impl Store for MemoryStore {

@@ -40,13 +40,18 @@ pub struct Site {
     pub link: Link,
     pub listen: SocketAddr,
     pub dir: PathBuf,
+    pub window_bytes: u64,
     replicator: Option<Replicator<MemoryStore>>,
 }
 
 impl Site {
     pub async fn start(&mut self) {
         let identity = SiteIdentity::load(&self.dir).expect("an identity");
-        let config = Config { replay_retry: Duration::from_millis(50), ..Config::new(self.listen) };
+        let config = Config {
+            replay_retry: Duration::from_millis(50),
+            window_bytes: self.window_bytes,
+            ..Config::new(self.listen)
+        };
         let started = Replicator::start(self.store.clone(), identity, config).await;
         self.replicator = Some(started.expect("it starts"));
     }
@@ -93,7 +98,15 @@ impl Sites {
             let address = link.address.to_string();
             sites.identity(SiteId(id), NAMES[usize::from(id)], &address).save(&dir).expect("saved");
             let store = Arc::new(MemoryStore::new(&dir, VOLUME, SiteId(id)));
-            sites.sites.push(Site { id: SiteId(id), store, link, listen, dir, replicator: None });
+            sites.sites.push(Site {
+                id: SiteId(id),
+                store,
+                link,
+                listen,
+                dir,
+                window_bytes: 32 << 20,
+                replicator: None,
+            });
         }
         for site in &sites.sites {
             for other in sites.sites.iter().filter(|other| other.id != site.id) {
@@ -136,7 +149,7 @@ impl Sites {
     /// Takes in a site that has joined, with the port that it was to listen at.
     pub fn add_joined(&mut self, store: Arc<MemoryStore>, listen: SocketAddr, link: Link) {
         let (id, dir) = (store.site(), store.store_path().expect("a directory"));
-        self.sites.push(Site { id, store, link, listen, dir, replicator: None });
+        self.sites.push(Site { id, store, link, listen, dir, window_bytes: 32 << 20, replicator: None });
     }
 
     pub async fn stop(&mut self) {

@@ -96,3 +96,44 @@ async fn open(address: &str, endpoint: Result<Endpoint, tonic::transport::Error>
         |error: tonic::transport::Error| LinkError::Unreachable { address: address.to_string(), cause: causes(&error) };
     endpoint.map_err(unreachable)?.connect().await.map_err(unreachable)
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::ids::SiteId;
+
+    use super::*;
+    use crate::identity::certificate::server_name;
+    use crate::testing::{Sites, VOLUME};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn without_a_certificate_nothing_but_redeeming_is_served() {
+        let sites = Sites::started(1).await;
+        let address = sites.sites[0].listen.to_string();
+        let identity = sites.identity(SiteId(2), "beta", "127.0.0.1:9");
+        let tls = tls(&server_name(VOLUME, SiteId(1)), &identity.authority_certificate().to_pem());
+        let endpoint = endpoint(&address).expect("an address").tls_config(tls);
+        let channel = open(&address, endpoint).await.expect("TLS is in order");
+
+        let (_frames, outgoing) = mpsc::channel(1);
+        let shipped = ReplicationClient::new(channel.clone()).ship(ReceiverStream::new(outgoing)).await;
+        assert_eq!(shipped.map(|_| ()).map_err(|status| status.code()), Err(tonic::Code::Unauthenticated));
+        let copied = JoinClient::new(channel.clone()).snapshot(SnapshotRequest {}).await;
+        assert_eq!(copied.map(|_| ()).map_err(|status| status.code()), Err(tonic::Code::Unauthenticated));
+        let request = RedeemRequest {
+            protocol_version: proto::grpc::PROTOCOL_VERSION,
+            secret: vec![0; 32].into(),
+            ..RedeemRequest::default()
+        };
+        let redeemed = JoinClient::new(channel).redeem(request).await;
+        assert_eq!(redeemed.map(|_| ()).map_err(|status| status.code()), Err(tonic::Code::PermissionDenied));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_certificate_of_a_site_that_is_no_member_gets_no_copy() {
+        let sites = Sites::started(1).await;
+        let address = sites.sites[0].listen.to_string();
+        let credentials = Credentials::of(&sites.identity(SiteId(2), "beta", "127.0.0.1:9"));
+        let copied = snapshot(&address, &server_name(VOLUME, SiteId(1)), &credentials).await;
+        assert!(copied.is_err_and(|error| error.to_string().contains("only a member")));
+    }
+}

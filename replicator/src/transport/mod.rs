@@ -19,8 +19,8 @@ const MAX_MESSAGE_BYTES: usize = MAX_SEALED_BYTES + (1 << 20);
 /// hyper's 16 KiB frames cost half of the throughput.
 const MAX_FRAME_BYTES: u32 = 256 << 10;
 /// Windows of at least bandwidth times delay: 8 MiB fill 1 Gbit/s at 60 ms.
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TLS_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(2);
