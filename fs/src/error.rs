@@ -1,6 +1,11 @@
 //! What a file system operation can answer besides success, and the one mapping to errno.
 
+use std::path::PathBuf;
+
 use rustix::io::Errno;
+
+use crate::journal::JournalError;
+use crate::store::db::DbError;
 
 /// Why an operation did not happen. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -99,4 +104,46 @@ impl FsError {
             FsError::Damaged(_) => Errno::IO,
         }
     }
+}
+
+/// Why a store cannot be made or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is something where the store is to be made.
+    #[error("{} holds a store already; choose another directory", store.display())]
+    Exists {
+        /// The store's directory.
+        store: PathBuf,
+    },
+    /// There is no complete store.
+    #[error("{} holds no complete store; run `syncline init` or `syncline join` with an empty directory", store.display())]
+    Absent {
+        /// The store's directory.
+        store: PathBuf,
+    },
+    /// The site was joining, and did not get the whole snapshot.
+    #[error("{} holds a store that never got all of the volume; remove it and join again with a new token", store.display())]
+    Joining {
+        /// The store's directory.
+        store: PathBuf,
+    },
+    /// The file system below failed.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Its answer.
+        source: std::io::Error,
+    },
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Recovery failed.
+    #[error("the store could not be recovered: {0}")]
+    Recovery(#[from] FsError),
 }

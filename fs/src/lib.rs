@@ -18,6 +18,7 @@
 
 pub mod active;
 pub mod content;
+pub mod effects;
 pub mod error;
 pub mod fold;
 pub mod fuse;

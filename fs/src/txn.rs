@@ -27,6 +27,7 @@ use proto::record::{MAX_DATA_BYTES, Record, Time};
 
 use crate::content::object::Object;
 use crate::content::range_set::RangeSet;
+use crate::effects::Content;
 use crate::error::FsError;
 use crate::journal::{Appended, Batch, BatchKind};
 use crate::ops::data::disk;
@@ -69,14 +70,6 @@ pub struct Committed {
     pub appended: Appended,
     /// What the kernel must forget where the change did not come from it. To be told when no lock is held.
     pub invalidations: Vec<Invalidation>,
-}
-
-/// Where a batch's bytes by value come from, and the objects that it changes.
-pub struct Content<'a> {
-    /// Objects by file; each is locked by the caller.
-    pub objects: &'a BTreeMap<FileId, Arc<Object<ObjectState>>>,
-    /// The batch's records; effects refer to them by index.
-    pub records: &'a [Record],
 }
 
 impl<'a> Txn<'a> {
@@ -353,30 +346,6 @@ impl<'a> Txn<'a> {
         }
         drop(pins);
         Ok(Committed { appended, invalidations: std::mem::take(&mut self.invalidations) })
-    }
-}
-
-impl Content<'_> {
-    fn make(&self, effects: &[(FileId, Effect)]) -> std::io::Result<()> {
-        for (file, effect) in effects {
-            let missing = || std::io::Error::other(format!("the object of {file} was not opened"));
-            let object = self.objects.get(file).ok_or_else(missing)?;
-            match effect {
-                Effect::Write { offset, record } => {
-                    let bytes = self.records.get(*record as usize).and_then(Record::bytes).ok_or_else(missing)?;
-                    object.write_all_at(*offset, bytes)?;
-                }
-                Effect::Extent { .. } => {}
-                Effect::Truncate { size } => object.set_len(*size)?,
-                Effect::Punch { offset, len: 0 } => object.punch(*offset, object.len()?.saturating_sub(*offset))?,
-                Effect::Punch { offset, len } => object.punch(*offset, *len)?,
-                Effect::Replace { size } => {
-                    object.set_len(0)?;
-                    object.set_len(*size)?;
-                }
-            }
-        }
-        Ok(())
     }
 }
 

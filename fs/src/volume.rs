@@ -16,6 +16,7 @@ use crate::content::dirty::DirtyObjects;
 use crate::content::objects::Objects;
 use crate::content::table::{DEFAULT_CAPACITY, ObjectTable, raise_descriptor_limit};
 use crate::error::FsError;
+pub use crate::error::OpenError;
 use crate::fold::{self, FoldSignal};
 use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn};
 use crate::meta::{self, Meta};
@@ -51,48 +52,6 @@ impl Default for VolumeOptions {
     }
 }
 
-/// Why a store cannot be made or opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// There is something where the store is to be made.
-    #[error("{} holds a store already; choose another directory", store.display())]
-    Exists {
-        /// The store's directory.
-        store: PathBuf,
-    },
-    /// There is no complete store.
-    #[error("{} holds no complete store; run `syncline init` or `syncline join` with an empty directory", store.display())]
-    Absent {
-        /// The store's directory.
-        store: PathBuf,
-    },
-    /// The site was joining, and did not get the whole snapshot.
-    #[error("{} holds a store that never got all of the volume; remove it and join again with a new token", store.display())]
-    Joining {
-        /// The store's directory.
-        store: PathBuf,
-    },
-    /// The file system below failed.
-    #[error("cannot {what} {}: {source}", path.display())]
-    Io {
-        /// What was attempted.
-        what: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Its answer.
-        source: std::io::Error,
-    },
-    /// The database cannot be used.
-    #[error(transparent)]
-    Database(#[from] DbError),
-    /// The journal cannot be used.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// Recovery failed.
-    #[error("the store could not be recovered: {0}")]
-    Recovery(#[from] FsError),
-}
-
 /// What an object keeps in memory.
 #[derive(Default)]
 pub struct ObjectState {
@@ -100,7 +59,9 @@ pub struct ObjectState {
     pub checked: bool,
 }
 
-type InvalidationSink = Arc<dyn Fn(&[Invalidation]) + Send + Sync>;
+/// Tells the kernel what to forget.
+pub type Invalidate = dyn Fn(&[Invalidation]) + Send + Sync;
+type InvalidationSink = Arc<Invalidate>;
 
 /// One site's store: namespace, content, journal. Share it in an [`Arc`].
 ///
@@ -304,7 +265,7 @@ impl Volume {
     }
 
     /// Sets who tells the kernel what to forget. Called by the thread that replays, when it holds no lock; it may block.
-    pub fn on_invalidate(&self, sink: Box<dyn Fn(&[Invalidation]) + Send + Sync>) {
+    pub fn on_invalidate(&self, sink: Box<Invalidate>) {
         *self.sink.write() = Some(sink.into());
     }
 

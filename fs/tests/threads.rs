@@ -166,7 +166,7 @@ fn a_file_that_another_writer_makes_longer_is_not_cut_by_a_reservation() {
         });
         for size in 1..2000 {
             volume
-                .fallocate(handle, 0, size * 10, fs::types::Allocate::Reserve { keep_size: false })
+                .fallocate(handle, 0, size * 10, fs::types::Allocate::Reserve { keep_size: false }, true)
                 .expect("reserved");
         }
     });

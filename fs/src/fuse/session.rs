@@ -114,17 +114,17 @@ struct End {
 /// Mounts the volume on an empty directory. Returns once it answers.
 pub fn mount(volume: Arc<Volume>, mount_point: &Path, options: &MountOptions) -> Result<MountedSession, MountError> {
     let store = volume.store_path();
-    let mount_point = mount_point::check(mount_point, &store)?;
+    let mount_point = mount_point::check(mount_point, store)?;
     let threads = options.threads.unwrap_or_else(default_threads).max(1);
     let allow_other = options.allow_other.unwrap_or_else(may_allow_other);
     let files = Arc::new(OpenFiles::new(options.passthrough && may_pass_through()));
 
     let mut config = Config::default();
-    config.mount_options = mount_options(&store);
+    config.mount_options = mount_options(store);
     config.acl = if allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(threads);
     config.clone_fd = true;
-    let adapter = Adapter::new(volume.clone(), files.clone(), threads, stack_depth(&store));
+    let adapter = Adapter::new(volume.clone(), files.clone(), threads, stack_depth(store));
     let refused = |source| MountError::from_mounting(&mount_point, source);
     let session = Session::new(adapter, &mount_point, &config).map_err(refused)?;
 

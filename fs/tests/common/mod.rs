@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod dump;
+pub mod model;
 pub mod network;
 pub mod work;
 

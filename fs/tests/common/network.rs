@@ -26,11 +26,14 @@ struct Watermarks {
     confirmed: BTreeMap<usize, Seen>,
 }
 
+/// Receiver, origin, stable point, and where all sites' lanes must have come before it counts.
+type Announced = (usize, usize, LanePoint, Vec<(usize, Seq)>);
+
 /// All links.
 pub struct Network {
     watermarks: Vec<Watermarks>,
-    /// Stable points on their way: receiver, origin, point, where all sites' lanes must have come.
-    stable: Vec<(usize, usize, LanePoint, Vec<(usize, Seq)>)>,
+    /// Stable points on their way.
+    stable: Vec<Announced>,
     /// The bytes that a record was made with.
     pub written: BTreeMap<(SiteId, Seq), Vec<u8>>,
     /// Records waited for others.

@@ -1,0 +1,44 @@
+//! What a journalled batch does to objects, made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proto::ids::FileId;
+use proto::record::Record;
+
+use crate::content::object::Object;
+use crate::store::batch::Effect;
+use crate::volume::ObjectState;
+
+/// Where a batch's bytes by value come from, and the objects that it changes.
+pub struct Content<'a> {
+    /// Objects by file; each is locked by the caller.
+    pub objects: &'a BTreeMap<FileId, Arc<Object<ObjectState>>>,
+    /// The batch's records; effects refer to them by index.
+    pub records: &'a [Record],
+}
+
+impl Content<'_> {
+    /// Makes the effects in their order. After an error any part of them is made.
+    pub fn make(&self, effects: &[(FileId, Effect)]) -> std::io::Result<()> {
+        for (file, effect) in effects {
+            let missing = || std::io::Error::other(format!("the object of {file} was not opened"));
+            let object = self.objects.get(file).ok_or_else(missing)?;
+            match effect {
+                Effect::Write { offset, record } => {
+                    let bytes = self.records.get(*record as usize).and_then(Record::bytes).ok_or_else(missing)?;
+                    object.write_all_at(*offset, bytes)?;
+                }
+                Effect::Extent { .. } => {}
+                Effect::Truncate { size } => object.set_len(*size)?,
+                Effect::Punch { offset, len: 0 } => object.punch(*offset, object.len()?.saturating_sub(*offset))?,
+                Effect::Punch { offset, len } => object.punch(*offset, *len)?,
+                Effect::Replace { size } => {
+                    object.set_len(0)?;
+                    object.set_len(*size)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
