@@ -269,7 +269,7 @@ impl Volume {
         *self.sink.write() = Some(sink.into());
     }
 
-    /// Sets who is told when more is journalled or durable here. It must return at once.
+    /// Sets who is told when more is durable here. It must return at once.
     pub fn on_progress(&self, listener: Box<dyn Fn() + Send + Sync>) {
         self.journal.on_progress(listener);
     }

@@ -178,7 +178,8 @@ fn many_threads_append_and_wait() {
         }
     });
     until("the background flush makes the rest durable", || journal.durable() == Lsn(THREADS * EACH));
-    assert!(told.load(Ordering::SeqCst) as u64 > THREADS * EACH);
+    let told = told.load(Ordering::SeqCst) as u64;
+    assert!((1..=THREADS * EACH).contains(&told), "told of flushes, not of appends: {told} times");
     drop(journal);
     let (_, recovered) = open_still(dir.path(), Lsn::ZERO).unwrap();
     let mut seen: Vec<_> = recovered.map(|batch| batch.unwrap().records).collect();
@@ -278,7 +279,7 @@ fn the_listener_is_told_of_a_failure() {
     journal.append(&state_batch(b"a")).unwrap();
     journal.start(Box::new(|| panic!("a hook that panics must not hang those who wait"))).unwrap();
     assert!(journal.wait_durable(Lsn(1)).is_err());
-    until("told of the append and of the failure", || told.load(Ordering::SeqCst) >= 2);
+    until("told of the failure", || told.load(Ordering::SeqCst) >= 1);
 }
 
 #[test]

@@ -195,7 +195,6 @@ impl Journal {
         match result {
             Ok(appended) => {
                 shared.wake_flusher();
-                shared.tell_progress();
                 Ok(appended)
             }
             Err(AppendFailure::Refused(error)) => Err(error),
@@ -268,7 +267,8 @@ impl Journal {
         self.shared.upkeep.ask();
     }
 
-    /// Sets who is told, at once and on the thread that made it, of each progress: more appended, more durable, or failed. It must not block.
+    /// Sets who is told, at once and on the thread that made it, when more is durable, or the journal has failed. It must not block. Nobody is told of
+    /// an append: peers get what is durable, and waking a thread for each record costs more than the record.
     pub fn on_progress(&self, listener: Box<dyn Fn() + Send + Sync>) {
         self.shared.set_listener(listener.into());
     }
