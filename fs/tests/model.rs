@@ -160,16 +160,17 @@ impl Run {
                     2 => (Allocate::Reserve { keep_size: false }, true),
                     _ => (Allocate::Reserve { keep_size: true }, false),
                 };
-                volume.fallocate(handle, offset, len, how, false).expect("allocated");
+                let kill = rng.one_in(2);
+                volume.fallocate(handle, offset, len, how, kill).expect("allocated");
                 if how != (Allocate::Reserve { keep_size: true }) {
                     model.file(file).xattrs.remove(&b"security.capability"[..]);
                 }
                 if !matches!(how, Allocate::Reserve { .. }) && (offset as usize) < size {
                     let zeros = vec![0; end.min(size) - offset as usize];
-                    model.write(file, offset as usize, &zeros, true);
+                    model.write(file, offset as usize, &zeros, kill);
                 }
                 if grow && end > size {
-                    model.resize(file, end, true).expect("regular");
+                    model.resize(file, end, kill).expect("regular");
                 }
                 volume.release(handle).expect("released");
                 return;
@@ -225,7 +226,7 @@ impl Run {
                 let truncate = rng.one_in(4);
                 let handle = volume.open(file, OpenFlags { truncate, ..READ_WRITE }).expect("opened");
                 if truncate {
-                    model.resize(file, 0, true).expect("regular");
+                    model.resize(file, 0, false).expect("regular");
                 }
                 self.handles.push((file, handle));
                 return;
