@@ -127,7 +127,8 @@ fn a_whole_line_with_wrong_content_is_not_called_incomplete() {
 #[test]
 fn the_secret_is_not_printed() {
     let text = format!("{:?}", token());
-    assert!(text.contains("redacted") && !text.contains("66, 66"), "{text}");
+    // Longer than chance puts into the certificate's bytes, which are printed.
+    assert!(text.contains("redacted") && !text.contains("66, 66, 66, 66, 66, 66"), "{text}");
 }
 
 proptest! {
