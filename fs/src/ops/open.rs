@@ -99,7 +99,24 @@ impl Volume {
 
     /// Opens a regular file.
     pub fn open(&self, file: FileId, flags: OpenFlags) -> Result<HandleId, FsError> {
-        match self.inode(file)?.kind {
+        // The handle comes first: from now on the file is held, and is not reclaimed under the look at it.
+        let handle = self.holders.open(file, flags);
+        let opened = self.check_open(file, flags);
+        if opened.is_err() {
+            self.holders.close(handle);
+            self.reclaim_if_gone(file);
+        }
+        opened.map(|()| handle)
+    }
+
+    fn check_open(&self, file: FileId, flags: OpenFlags) -> Result<(), FsError> {
+        let mut inode = self.inode(file)?;
+        if inode.nlink == 0 {
+            // It may be being reclaimed by one who looked for holders before: under the writer's lock that is done, or not begun.
+            let _writer = self.writer.lock();
+            inode = self.inode(file)?;
+        }
+        match inode.kind {
             Kind::Regular => {}
             Kind::Directory => return Err(FsError::IsDirectory),
             _ => return Err(FsError::NotSupported("only regular files have content")),
@@ -111,7 +128,7 @@ impl Volume {
             // By root, or of a file that is not suid: else the truncation comes as `setattr`, which knows the caller.
             self.edit(file, Edit::Truncate { size: 0 }, false)?;
         }
-        Ok(self.holders.open(file, flags))
+        Ok(())
     }
 
     /// The object behind the handle, open for reading and writing, for passthrough.
