@@ -320,6 +320,11 @@ impl Volume {
         }
     }
 
+    /// The site goes read-only until it is restarted, for a reason outside of this store.
+    pub fn refuse_writing(&self, why: &str) {
+        self.stopped.write().get_or_insert_with(|| why.to_owned());
+    }
+
     /// The site goes read-only: what it would write could not be trusted. A restart recovers from the journal.
     pub(crate) fn stop_writing(&self, what: &str, error: std::io::Error) -> FsError {
         let why = format!("{what}: {error}");

@@ -197,6 +197,7 @@ async fn a_lost_tail_is_named_and_nothing_is_shipped() {
         status.peers[0].last_error.as_ref().is_some_and(|error| error.contains("lost its tail"))
     })
     .await;
+    assert!(sites.sites[0].store.stopped().is_some_and(|why| why.contains("lost its tail")), "it writes no more");
     assert_eq!(sites.sites[1].store.log(SiteId(1), LANE).len(), 10, "nothing is shipped");
     assert!(peer_error(&sites, 0, 1).await.contains("up to 1.10"), "{}", peer_error(&sites, 0, 1).await);
     sites.stop().await;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock;
 use crate::dial::{ShipError, Welcomed, dial};
-use crate::engine::{Command, Engine, Event, Settings};
+use crate::engine::{Command, Engine, Event, Fault, Settings};
 use crate::frames;
 use crate::frontiers::Head;
 use crate::hello;
@@ -166,7 +166,12 @@ impl<S: Store> Shipper<S> {
                     self.check_stages(lane, point.seq);
                     self.hub.acknowledge(self.peer, lane, point, &self.peer_heads);
                 }
-                Command::Disconnect { fault } => self.drop_connection(&fault.into()),
+                Command::Disconnect { fault } => {
+                    if matches!(fault, Fault::LostTail { .. }) {
+                        self.hub.store.stop_writing(&fault.to_string());
+                    }
+                    self.drop_connection(&fault.into());
+                }
             }
         }
     }

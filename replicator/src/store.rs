@@ -41,6 +41,7 @@ pub trait Store: Send + Sync + 'static {
     fn set_stable(&self, origin: SiteId, lane: Lane, point: LanePoint);
     fn members(&self) -> Result<Vec<Member>, FsError>;
     fn put_member(&self, member: &Member) -> Result<(), FsError>;
+    fn stop_writing(&self, why: &str);
     fn snapshot(self: Arc<Self>) -> Result<Chunks, FsError>;
 }
 
@@ -109,6 +110,9 @@ impl Store for Volume {
     }
     fn put_member(&self, member: &Member) -> Result<(), FsError> {
         self.put_member(member)
+    }
+    fn stop_writing(&self, why: &str) {
+        self.refuse_writing(why);
     }
     fn snapshot(self: Arc<Self>) -> Result<Chunks, FsError> {
         Ok(Box::new(Volume::snapshot(&self)?))

@@ -91,7 +91,7 @@ pub enum Fault {
     /// The peer has records of this site that this site does not have.
     #[error(
         "it has this site's lane {lane} up to {theirs}, this site's journal ends at {ours}: the store here lost its tail (an older copy was restored?); \
-         nothing is shipped, so that no position is used twice; join again under another name, with an empty store"
+         nothing is shipped and this site writes no more, so that no position is used twice; join again under another name, with an empty store"
     )]
     LostTail {
         /// The lane.

@@ -77,6 +77,9 @@ pub struct Engine {
     window_bytes: u64,
     in_flight_bytes: u64,
     in_flight_segments: usize,
+    /// The peer has records of this site that this site lacks. That stays so, though the lane may grow past them: its positions
+    /// would be used twice.
+    lost_tail: Option<Fault>,
 }
 
 impl Engine {
@@ -92,6 +95,7 @@ impl Engine {
             window_bytes: settings.window_bytes,
             in_flight_bytes: 0,
             in_flight_segments: 0,
+            lost_tail: None,
         }
     }
 
@@ -154,6 +158,9 @@ impl Engine {
         if self.state != State::Dialing {
             return;
         }
+        if let Some(fault) = self.lost_tail {
+            return self.fault(now_ms, jitter, fault, commands);
+        }
         for (lane, theirs) in Lane::ALL.into_iter().zip(frontiers) {
             let durable = self.lanes[lane as usize].durable;
             let ours = LanePoint { incarnation: self.incarnation, seq: durable };
@@ -166,6 +173,7 @@ impl Engine {
             } else {
                 continue;
             };
+            self.lost_tail = Some(fault).filter(|fault| matches!(fault, Fault::LostTail { .. }));
             return self.fault(now_ms, jitter, fault, commands);
         }
         self.state = State::Streaming { since_ms: now_ms };

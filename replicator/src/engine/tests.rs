@@ -180,6 +180,14 @@ fn a_lost_tail_is_named_and_nothing_is_shipped() {
     assert_eq!(commands, [Command::Disconnect { fault }]);
     assert!(engine.next_tick_ms() >= Some(2_500), "tried again at once");
     assert_eq!(engine.handle(1, 0, Event::HeadMoved { lane: LANE, durable: Seq(5) }), []);
+    // The lane grows past what the peer has: the same positions, other records.
+    assert_eq!(engine.handle(2, 0, Event::HeadMoved { lane: LANE, durable: Seq(20) }), []);
+    assert_eq!(engine.handle(60_000, 0, Event::Tick), [Command::Dial]);
+    let window_bytes = Settings::default().window_bytes;
+    let mut frontiers = [LanePoint::START; 4];
+    frontiers[LANE as usize] = point(9);
+    let again = engine.handle(60_001, 0, Event::Connected { frontiers, window_bytes });
+    assert_eq!(again, [Command::Disconnect { fault }]);
 }
 
 #[test]

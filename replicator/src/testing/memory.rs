@@ -44,6 +44,7 @@ struct Inner {
     broken: bool,
     flush_blocked: bool,
     snapshot_fails_after: Option<usize>,
+    stopped: Option<String>,
 }
 
 pub struct MemoryStore {
@@ -97,6 +98,11 @@ impl MemoryStore {
 
     pub fn position(&self, lane: Lane, seq: Seq) -> Position {
         Position { site: self.site, incarnation: Incarnation(1), lane, seq }
+    }
+
+    /// Why it writes no more.
+    pub fn stopped(&self) -> Option<String> {
+        self.inner.lock().stopped.clone()
     }
 
     /// The records of an origin's lane as they were applied here.
@@ -268,6 +274,9 @@ impl Store for MemoryStore {
     }
     fn members(&self) -> Result<Vec<Member>, FsError> {
         Ok(self.inner.lock().members.values().cloned().collect())
+    }
+    fn stop_writing(&self, why: &str) {
+        self.inner.lock().stopped.get_or_insert_with(|| why.to_owned());
     }
     fn put_member(&self, member: &Member) -> Result<(), FsError> {
         self.inner.lock().members.insert(member.site, member.clone());

@@ -101,7 +101,10 @@ impl<S: Store> Join for Service<S> {
     type SnapshotStream = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<SnapshotChunk, Status>> + Send>>;
 
     async fn redeem(&self, request: Request<RedeemRequest>) -> Result<Response<RedeemResponse>, Status> {
-        let answer = admit::redeem(&self.hub, request.into_inner()).await;
+        // In a task of its own: a client that hangs up must not leave it half done.
+        let hub = self.hub.clone();
+        let redeemed = tokio::spawn(async move { admit::redeem(&hub, request.into_inner()).await });
+        let answer = redeemed.await.map_err(|error| Status::internal(error.to_string()))?;
         answer.map(Response::new).map_err(|error| {
             tracing::warn!("a site was not let in: {error}");
             let text = error.to_string();
