@@ -9,7 +9,8 @@
 //!   this one. The journal is cut there, and what lies behind is wiped, durably, before anything is appended: else a new
 //!   batch of the same length would bring the old ones behind it back to life.
 //!
-//! Every step may be interrupted and is then simply done again: later files are given up newest first, and the hole stays until they are gone.
+//! Every step may be interrupted and is then done again: nothing is put into the hole before all behind it is gone, so the next
+//! recovery finds the same hole.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -238,7 +239,7 @@ fn search_behind(hole: &LiveFile, offset: u64, behind: &[Arc<LiveFile>]) -> Resu
 
 /// Gives up what lies behind the hole, durably.
 fn cut_end(hole: &LiveFile, end: &End, torn_end: Option<u64>, behind: &[Arc<LiveFile>]) -> Result<Cut, JournalError> {
-    for file in behind.iter().rev() {
+    for file in behind {
         file.on_disk.retire(file.header.store_tag, file.header.generation)?;
     }
     let torn_end = torn_end.unwrap_or(end.offset);
