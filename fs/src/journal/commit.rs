@@ -115,6 +115,8 @@ impl Shared {
                 MutexGuard::unlocked(&mut state, || self.tell_progress());
             }
         }
+        drop(state);
+        self.tell_failure();
     }
 
     /// Wakes the background thread after an append, if it sleeps.
