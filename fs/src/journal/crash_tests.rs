@@ -290,6 +290,30 @@ fn either_copy_of_a_header_is_enough() {
 }
 
 #[test]
+fn a_full_file_stays_until_the_next_one_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    Journal::create(dir.path(), options()).unwrap();
+    let (journal, _) = open_still(dir.path(), Lsn::ZERO).unwrap();
+    journal.upkeep_now();
+    let (mut model, mut random) = (Model::default(), Random(1));
+    while journal.files()[0].used == FileUse::Active {
+        journal.wait_durable(journal.appended()).unwrap();
+        model.append(&journal, &mut random, 4_000).unwrap();
+    }
+    let full = journal.files()[0].clone();
+    assert_eq!(full.lsns.unwrap().1, journal.durable());
+    journal.set_checkpoint(journal.durable());
+    for lane in Lane::ALL {
+        journal.set_watermark(lane, Seq(u64::MAX));
+    }
+    journal.upkeep_now();
+    assert_eq!(journal.files()[0], full);
+    journal.wait_durable(journal.appended()).unwrap();
+    journal.upkeep_now();
+    assert_eq!(journal.files()[0].used, FileUse::Active);
+}
+
+#[test]
 fn recycling_may_stop_at_any_step() {
     let dir = tempfile::tempdir().unwrap();
     let (mut model, durable) = durable_and_tail(dir.path(), &mut Random(6));

@@ -97,7 +97,7 @@ impl Shared {
     fn take_oldest(&self) -> Option<Arc<LiveFile>> {
         let mut writer = self.writer.lock();
         let oldest = writer.sealed.front()?;
-        if hold(oldest.last_lsn, &oldest.end, writer.checkpoint, &writer.watermarks).is_some() {
+        if hold(oldest.last_lsn, &oldest.end, self.durable(), writer.checkpoint, &writer.watermarks).is_some() {
             return None;
         }
         stages::check_truncated(writer.checkpoint, &writer.watermarks, oldest.last_lsn, &oldest.end);
