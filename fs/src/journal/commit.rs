@@ -115,6 +115,8 @@ impl Shared {
                 MutexGuard::unlocked(&mut state, || self.tell_progress());
             }
         }
+        drop(state);
+        self.tell_failure();
     }
 
     /// Wakes the background thread after an append, if it sleeps.
@@ -163,10 +165,15 @@ impl Shared {
         });
         state.flushing = false;
         let result = match result {
-            Ok((lsn, heads)) => {
+            Ok((lsn, heads, sealed)) => {
                 stages::check_durable(self.appended(), lsn, state.durable);
+                let next_file = (state.durable..lsn).contains(&sealed);
                 (state.durable, state.heads) = (lsn, heads);
                 self.durable.store(lsn.0, Ordering::SeqCst);
+                if next_file {
+                    // The files before it may have waited for that.
+                    self.upkeep.ask();
+                }
                 Ok(())
             }
             Err(error) => {
@@ -178,12 +185,14 @@ impl Shared {
         result
     }
 
-    fn flush(&self, before_flush: &BeforeFlush) -> Result<(Lsn, Heads), JournalError> {
-        let (lsn, heads, files, dir_dirty) = {
+    /// Returns what is durable then, and the last batch before the file that is being written.
+    fn flush(&self, before_flush: &BeforeFlush) -> Result<(Lsn, Heads, Lsn), JournalError> {
+        let (lsn, heads, sealed, files, dir_dirty) = {
             let mut writer = self.writer.lock();
             let mut files = std::mem::take(&mut writer.dirty);
             files.push(writer.active.live.on_disk.clone());
-            (writer.appended, writer.heads, files, std::mem::take(&mut writer.dir_dirty))
+            let sealed = writer.active.live.header.first_lsn.previous();
+            (writer.appended, writer.heads, sealed, files, std::mem::take(&mut writer.dir_dirty))
         };
         before_flush().map_err(JournalError::io("flush the objects of", &self.dir))?;
         for file in files {
@@ -192,6 +201,6 @@ impl Shared {
         if dir_dirty {
             super::file::sync_dir(&self.dir)?;
         }
-        Ok((lsn, heads))
+        Ok((lsn, heads, sealed))
     }
 }

@@ -2,31 +2,31 @@
 //!
 //! # The life of a batch
 //!
-//! [`Journal::append`] gives it a number and writes it behind the last one ([`writer`]); it survives the process. A flush makes it
-//! durable ([`commit`]); from then on readers of its lane see it ([`reader`]). The store folds it in and says so
-//! ([`Journal::set_checkpoint`]), the peers acknowledge it ([`Journal::set_watermark`]), and its file is used again ([`recycle`], [`upkeep`]).
-//! After a crash [`Journal::open`] finds the intact end and hands over what was not folded in ([`recovery`], [`recovered`]).
+//! [`Journal::append`] gives it a number and writes it behind the last one (`writer`); it survives the process. A flush makes it
+//! durable (`commit`); from then on readers of its lane see it (`reader`). The store folds it in and says so
+//! ([`Journal::set_checkpoint`]), the peers acknowledge it ([`Journal::set_watermark`]), and its file is used again (`recycle`, `upkeep`).
+//! After a crash [`Journal::open`] finds the intact end and hands over what was not folded in (`recovery`, `recovered`).
 //!
 //! # Invariants
 //!
 //! - Batches form one run of numbers without gaps; what a crash leaves is a prefix of it that has at least all that was durable.
 //! - Nothing that was durable is dropped in silence: where it cannot be read, opening or reading fails and names the place.
-//! - No byte of an earlier use of a file, or of a torn end that was cut, is ever taken for a batch ([`format`]).
+//! - No byte of an earlier use of a file, or of a torn end that was cut, is ever taken for a batch (`format`).
 //! - After a failed write or flush nothing is appended and nothing becomes durable.
 //!
 //! The body of a batch is opaque here.
 //!
 //! | module | concept |
 //! |---|---|
-//! | [`lsn`] | numbers of batches, heads of lanes |
-//! | [`format`], [`footer`] | the layout of files, batches, footers |
-//! | [`file`] | a file on the disk and its life |
-//! | [`scan`] | batches of one file in order |
-//! | [`writer`], [`commit`] | append, flush |
-//! | [`reader`], [`cursors`] | reading back |
-//! | [`recovery`], [`recovered`] | the intact end after a crash |
-//! | [`recycle`], [`upkeep`] | the truncation rule, the thread that obeys it |
-//! | [`stages`] | the order of stages |
+//! | `lsn` | numbers of batches, heads of lanes |
+//! | `format`, `footer` | the layout of files, batches, footers |
+//! | `file` | a file on the disk and its life |
+//! | `scan` | batches of one file in order |
+//! | `writer`, `commit` | append, flush |
+//! | `reader`, `cursors` | reading back |
+//! | `recovery`, `recovered` | the intact end after a crash |
+//! | `recycle`, `upkeep` | the truncation rule, the thread that obeys it |
+//! | `stages` | the order of stages |
 
 mod commit;
 mod cursors;
@@ -155,7 +155,8 @@ impl Journal {
     }
 
     /// Starts the threads. `before_flush` is called before the journal's files are flushed and flushes the objects to which
-    /// appended records refer by extent; so call this when the recovered records' objects are known to it. Once.
+    /// appended records refer by extent; so call this when the recovered records' objects are known to it. It runs on the thread that flushes, a waiter's or
+    /// the background one, once at a time. A second call changes nothing.
     pub fn start(&self, before_flush: BeforeFlush) -> Result<(), JournalError> {
         if self.shared.before_flush.set(before_flush).is_err() {
             return Ok(());
@@ -205,7 +206,7 @@ impl Journal {
         }
     }
 
-    /// Returns when all batches up to `lsn`, and the objects that they refer to, are durable. Doesn't wait for the interval.
+    /// Returns when all batches up to `lsn`, and the objects that they refer to, are durable. Doesn't wait for the interval, only for the disk.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<(), JournalError> {
         self.shared.wait_durable(lsn)
     }

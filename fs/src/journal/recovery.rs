@@ -9,7 +9,8 @@
 //!   this one. The journal is cut there, and what lies behind is wiped, durably, before anything is appended: else a new
 //!   batch of the same length would bring the old ones behind it back to life.
 //!
-//! Every step may be interrupted and is then simply done again: later files are given up newest first, and the hole stays until they are gone.
+//! Every step may be interrupted and is then done again: nothing is put into the hole before all behind it is gone, so the next
+//! recovery finds the same hole.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,8 @@ pub struct Found {
 struct Files {
     live: Vec<Arc<LiveFile>>,
     spare: Vec<Arc<JournalFile>>,
+    /// Made at once for an append, and lost with it.
+    unused: Vec<Arc<JournalFile>>,
     generation: u64,
     number: u64,
 }
@@ -78,6 +81,7 @@ pub fn recover(dir: &Path, options: &JournalOptions, checkpoint: Lsn) -> Result<
     }
     let last_lsn = end.lsn.previous();
     let recovered = Recovered::new(files.live[start..].to_vec(), checkpoint, last_lsn, cut);
+    files.unused.iter().try_for_each(|file| file.remove())?;
     let ready = keep_spare(files.spare, options)?;
     sync_dir(dir)?;
     let mut sealed = VecDeque::new();
@@ -107,7 +111,7 @@ pub fn recover(dir: &Path, options: &JournalOptions, checkpoint: Lsn) -> Result<
 pub fn is_journal(dir: &Path, options: &JournalOptions) -> Result<bool, JournalError> {
     let files = load(dir, options)?;
     if files.live.is_empty() {
-        files.spare.iter().try_for_each(|file| file.remove())?;
+        files.spare.iter().chain(&files.unused).try_for_each(|file| file.remove())?;
     }
     Ok(!files.live.is_empty())
 }
@@ -117,13 +121,12 @@ fn load(dir: &Path, options: &JournalOptions) -> Result<Files, JournalError> {
     for path in listing.temporary {
         std::fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
     }
-    let mut files = Files { live: Vec::new(), spare: Vec::new(), generation: 0, number: 0 };
+    let mut files = Files { live: Vec::new(), spare: Vec::new(), unused: Vec::new(), generation: 0, number: 0 };
     for (number, path) in listing.files {
         files.number = files.number.max(number);
         let file = Arc::new(JournalFile::open(path)?);
         match read_header(&file, options.store_tag)? {
-            // Made at once for an append, and lost with it.
-            None => file.remove()?,
+            None => files.unused.push(file),
             Some(header) => {
                 files.generation = files.generation.max(header.generation);
                 match header.state {
@@ -238,7 +241,7 @@ fn search_behind(hole: &LiveFile, offset: u64, behind: &[Arc<LiveFile>]) -> Resu
 
 /// Gives up what lies behind the hole, durably.
 fn cut_end(hole: &LiveFile, end: &End, torn_end: Option<u64>, behind: &[Arc<LiveFile>]) -> Result<Cut, JournalError> {
-    for file in behind.iter().rev() {
+    for file in behind {
         file.on_disk.retire(file.header.store_tag, file.header.generation)?;
     }
     let torn_end = torn_end.unwrap_or(end.offset);

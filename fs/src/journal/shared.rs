@@ -91,6 +91,13 @@ impl Shared {
         let _ = self.failure.set(error.to_string());
     }
 
+    /// At the end of a thread that may have found a failure.
+    pub fn tell_failure(&self) {
+        if self.check_sound().is_err() {
+            self.tell_progress();
+        }
+    }
+
     /// Sets who is told of progress, instead of whoever was.
     pub fn set_listener(&self, listener: Listener) {
         *self.listener.write() = Some(listener);

@@ -4,7 +4,7 @@
 //! 1. it is taken from the list, oldest first, one at a time; 2. its header says *spare*, durably; 3. it may be used again, or is deleted.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -33,16 +33,20 @@ impl Upkeep {
         self.wake.notify_one();
     }
 
-    /// Waits until asked, or for `limit`.
-    fn wait(&self, limit: Option<Duration>) {
+    /// Waits until asked.
+    fn wait(&self) {
         let mut asked = self.asked.lock();
-        if !*asked {
-            match limit {
-                Some(limit) => drop(self.wake.wait_for(&mut asked, limit)),
-                None => self.wake.wait(&mut asked),
-            }
+        while !*asked {
+            self.wake.wait(&mut asked);
         }
         *asked = false;
+    }
+
+    /// Waits for a while, whatever is asked meanwhile, unless it is to stop.
+    fn pause(&self, stopping: impl Fn() -> bool) {
+        let end = Instant::now() + RETRY_AFTER;
+        let mut asked = self.asked.lock();
+        while !stopping() && !self.wake.wait_until(&mut asked, end).timed_out() {}
     }
 }
 
@@ -51,13 +55,15 @@ impl Shared {
     pub fn run_upkeep(&self) {
         while !self.stopping() && self.check_sound().is_ok() {
             let result = self.recycle().and_then(|()| self.make_spare());
-            let mut limit = None;
-            if let Err(error) = result {
-                tracing::warn!(%error, "the journal has no spare file; appends allocate one when they need it");
-                limit = Some(RETRY_AFTER);
+            match result {
+                Ok(()) => self.upkeep.wait(),
+                Err(error) => {
+                    tracing::warn!(%error, "the journal has no spare file; appends allocate one when they need it");
+                    self.upkeep.pause(|| self.stopping());
+                }
             }
-            self.upkeep.wait(limit);
         }
+        self.tell_failure();
     }
 
     /// Recycles what the truncation rule lets go.
@@ -91,7 +97,7 @@ impl Shared {
     fn take_oldest(&self) -> Option<Arc<LiveFile>> {
         let mut writer = self.writer.lock();
         let oldest = writer.sealed.front()?;
-        if hold(oldest.last_lsn, &oldest.end, writer.checkpoint, &writer.watermarks).is_some() {
+        if hold(oldest.last_lsn, &oldest.end, self.durable(), writer.checkpoint, &writer.watermarks).is_some() {
             return None;
         }
         stages::check_truncated(writer.checkpoint, &writer.watermarks, oldest.last_lsn, &oldest.end);
