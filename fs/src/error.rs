@@ -61,6 +61,12 @@ pub enum FsError {
     /// The site stopped writing after a failed flush or damage.
     #[error("the site is read-only since {0}")]
     ReadOnly(String),
+    /// The directory's policy names another site as the only writer.
+    #[error("only site {0} writes here (user.syncline.writer)")]
+    OtherWriter(String),
+    /// Peers that the directory's policy requires did not answer. If the change was made, it stays and reaches them later.
+    #[error("{0}")]
+    PeersLack(String),
     /// The file system below failed.
     #[error("{what}: {source}")]
     Disk {
@@ -94,7 +100,8 @@ impl FsError {
             FsError::XattrRange => Errno::RANGE,
             FsError::BeyondEnd => Errno::NXIO,
             FsError::NotSupported(_) => Errno::OPNOTSUPP,
-            FsError::ReadOnly(_) => Errno::ROFS,
+            FsError::ReadOnly(_) | FsError::OtherWriter(_) => Errno::ROFS,
+            FsError::PeersLack(_) => Errno::IO,
             FsError::Disk { source, .. } => match source.raw_os_error() {
                 Some(code) if code == Errno::NOSPC.raw_os_error() => Errno::NOSPC,
                 Some(code) if code == Errno::DQUOT.raw_os_error() => Errno::DQUOT,

@@ -10,8 +10,11 @@
 //! | [`tree`] | inodes, entries, names; the one way in which a record changes them |
 //! | [`txn`] | one atomic change, being made |
 //! | [`ops`] | what programs call |
+//! | [`policy`] | what a directory asks of the changes below it |
+//! | [`sync`] | waiting for other sites where the policy says so |
 //! | [`replay`] | what peers' records do here |
 //! | [`ship`] | this site's own records, for peers |
+//! | [`level`] | a peer's state, taken in where its records are gone |
 //! | [`snapshot`] | the whole state, for a site that joins |
 //! | [`volume`] | the open store that holds all this together |
 //! | [`fuse`] | the translation between the kernel and the volume |
@@ -23,16 +26,19 @@ pub mod error;
 pub mod fold;
 pub mod fuse;
 pub mod journal;
+pub mod level;
 pub mod meta;
 pub mod ops;
 pub mod peers;
 pub mod pins;
+pub mod policy;
 pub mod recovery;
 pub mod replay;
 pub mod room;
 pub mod ship;
 pub mod snapshot;
 pub mod store;
+pub mod sync;
 pub mod tree;
 pub mod txn;
 pub mod types;

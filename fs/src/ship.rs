@@ -3,13 +3,14 @@
 use bytes::{Bytes, BytesMut};
 use proto::codec::Reader;
 use proto::hlc::Hlc;
-use proto::ids::{Lane, Seq};
+use proto::ids::{Incarnation, Lane, Seq};
 use proto::record::{Data, Edit, Op, Record};
 
 use crate::error::FsError;
 use crate::journal::{BatchKind, Location, ReadError};
 use crate::ops::data::disk;
 use crate::pins::SavedRange;
+use crate::policy::Compress;
 use crate::store::table::{self, Table};
 use crate::volume::Volume;
 
@@ -18,8 +19,12 @@ use crate::volume::Volume;
 pub struct ShipRecord {
     /// The record.
     pub record: Record,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
     /// Bytes of records in this lane up to and with this one, since the site began.
     pub lane_bytes: u64,
+    /// What the policy of the directory says.
+    pub compress: Compress,
 }
 
 /// How far a lane has come here.
@@ -31,6 +36,13 @@ pub struct LaneHead {
     pub durable: Seq,
     /// Bytes of records up to `appended`, since the site began.
     pub lane_bytes: u64,
+}
+
+impl LaneHead {
+    /// Up to where the lane may be shipped: the sync lane ships while it flushes, since its writers wait for both.
+    pub fn shippable(&self, lane: Lane) -> Seq {
+        if lane == Lane::Sync { self.appended } else { self.durable }
+    }
 }
 
 /// What a peer lacks of a lane.
@@ -83,7 +95,12 @@ impl Volume {
                 }
                 let record = self.with_bytes(lane, record)?;
                 bytes += record.data_len();
-                records.push(ShipRecord { record, lane_bytes: batch.lane_bytes });
+                records.push(ShipRecord {
+                    record,
+                    incarnation: batch.incarnation,
+                    lane_bytes: batch.lane_bytes,
+                    compress: Compress::Auto,
+                });
             }
             // Bytes by extent do not count in the journal's own limit.
             if bytes >= limit_bytes as u64 {

@@ -68,6 +68,8 @@ pub struct Txn<'a> {
 pub struct Committed {
     /// Where the batch is in the journal.
     pub appended: Appended,
+    /// Of an own or a peer's record: the position of the last one in the batch.
+    pub position: Position,
     /// What the kernel must forget where the change did not come from it. To be told when no lock is held.
     pub invalidations: Vec<Invalidation>,
 }
@@ -345,7 +347,8 @@ impl<'a> Txn<'a> {
             pins.insert(lane, seq, extent);
         }
         drop(pins);
-        Ok(Committed { appended, invalidations: std::mem::take(&mut self.invalidations) })
+        let position = Position { seq: last, ..first };
+        Ok(Committed { appended, position, invalidations: std::mem::take(&mut self.invalidations) })
     }
 }
 

@@ -37,6 +37,8 @@ pub trait Store: Send + Sync + 'static {
     fn wait_durable(&self, lsn: Lsn) -> Result<(), FsError>;
     fn set_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint) -> Result<(), FsError>;
     fn acknowledged(&self, peer: SiteId, lane: Lane) -> Result<Option<LanePoint>, FsError>;
+    fn peer_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint);
+    fn peer_connected(&self, peer: SiteId, connected: bool);
     fn set_watermark(&self, lane: Lane, seq: Seq);
     fn set_stable(&self, origin: SiteId, lane: Lane, point: LanePoint);
     fn members(&self) -> Result<Vec<Member>, FsError>;
@@ -98,6 +100,12 @@ impl Store for Volume {
     }
     fn acknowledged(&self, peer: SiteId, lane: Lane) -> Result<Option<LanePoint>, FsError> {
         self.acknowledged(peer, lane)
+    }
+    fn peer_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint) {
+        self.peer_acknowledged(peer, lane, point);
+    }
+    fn peer_connected(&self, peer: SiteId, connected: bool) {
+        self.peer_connected(peer, connected);
     }
     fn set_watermark(&self, lane: Lane, seq: Seq) {
         self.set_watermark(lane, seq);

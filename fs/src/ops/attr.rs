@@ -3,6 +3,7 @@
 use proto::ids::FileId;
 use proto::record::{Edit, Op, Perms};
 
+use super::{Scope, commit_and_settle};
 use crate::error::FsError;
 use crate::tree::inode::Inode;
 use crate::txn::Txn;
@@ -19,6 +20,7 @@ impl Volume {
         if let Some(size) = set.size {
             let kill_suid = caller.uid != 0;
             self.edit(file, Edit::Truncate { size }, kill_suid)?;
+            self.settle_file(file)?;
         }
         if set.uid.or(set.gid).is_some() {
             self.drop_capabilities(file)?;
@@ -37,7 +39,8 @@ impl Volume {
             return self.getattr(file);
         }
         let touched = [inode.created, inode.perms_stamp, inode.mtime_stamp];
-        super::commit(txn, Op::SetAttr { file, perms, atime, mtime, time: now }, touched)?;
+        let scope = Scope::of(&txn, &[file])?;
+        commit_and_settle(txn, &scope, Op::SetAttr { file, perms, atime, mtime, time: now }, touched)?;
         self.getattr(file)
     }
 }

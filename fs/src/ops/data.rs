@@ -19,7 +19,7 @@ use proto::hlc::Stamp;
 use proto::ids::FileId;
 use proto::record::{ContentChange, Data, Edit, Kind, MAX_DATA_BYTES, Op, Record};
 
-use super::LANE;
+use super::Scope;
 use super::attr::without_suid;
 use crate::content::object::Object;
 use crate::error::FsError;
@@ -71,6 +71,7 @@ impl Volume {
         self.answer_noted();
         if handle.flags.sync {
             self.wait_durable(self.journal.appended())?;
+            self.settle_file(handle.file)?;
         }
         Ok(written as u32)
     }
@@ -232,10 +233,13 @@ pub(crate) fn commit_change(
     object: &Arc<Object<ObjectState>>,
 ) -> Result<crate::txn::Committed, FsError> {
     let file = change.file;
-    let stamp = txn.next_stamp(LANE);
-    let deps = deps(stamp.position.site, LANE, touched);
+    let scope = Scope::of(&txn, &[file])?;
+    let touched: Vec<Stamp> = touched.into_iter().collect();
+    let lane = scope.lane(&txn, &touched);
+    let stamp = txn.next_stamp(lane);
+    let deps = deps(stamp.position.site, lane, touched);
     if let Edit::Write { offset, data: Data::Extent(len) } = &change.edit {
-        txn.pin(LANE, stamp.position.seq, Extent { file, offset: *offset, len: u64::from(*len) });
+        txn.pin(lane, stamp.position.seq, Extent { file, offset: *offset, len: u64::from(*len) });
     }
     let op = Op::Content(change);
     apply::apply(&mut txn, stamp, &op).map_err(super::local)?;
@@ -244,7 +248,7 @@ pub(crate) fn commit_change(
     }
     let record = Record { seq: stamp.position.seq, hlc: stamp.hlc, deps, op };
     let objects = BTreeMap::from([(file, Arc::clone(object))]);
-    txn.commit_own(LANE, &record, &objects)
+    txn.commit_own(lane, &record, &objects)
 }
 
 /// What an edit does to the object of a file with `size` bytes; `record` is the index of its record in the batch.

@@ -5,32 +5,45 @@ pub(crate) mod data;
 mod lookup;
 mod namespace;
 mod open;
+mod scope;
 mod space;
 mod xattr;
 
 pub(crate) use open::Holders;
 use proto::hlc::Stamp;
-use proto::ids::Lane;
 use proto::record::{Op, Record};
+pub(crate) use scope::Scope;
 
 use crate::error::FsError;
 use crate::tree::apply::{self, ApplyError};
 use crate::txn::{Txn, deps};
 
-/// The lane of every record until directories have a policy.
-pub(crate) const LANE: Lane = Lane::Normal;
-
 /// Applies a local change without content and commits it with its record. `seen` are the stamps of what the operation touched.
 pub(crate) fn commit(
     mut txn: Txn<'_>,
+    scope: &Scope,
     op: Op,
     seen: impl IntoIterator<Item = Stamp>,
 ) -> Result<crate::txn::Committed, FsError> {
-    let stamp = txn.next_stamp(LANE);
-    let deps = deps(stamp.position.site, LANE, seen);
+    let seen: Vec<Stamp> = seen.into_iter().collect();
+    let lane = scope.lane(&txn, &seen);
+    let stamp = txn.next_stamp(lane);
+    let deps = deps(stamp.position.site, lane, seen);
     apply::apply(&mut txn, stamp, &op).map_err(local)?;
     let record = Record { seq: stamp.position.seq, hlc: stamp.hlc, deps, op };
-    txn.commit_own(LANE, &record, &Default::default())
+    txn.commit_own(lane, &record, &Default::default())
+}
+
+/// As [`commit`], and waits for the other sites where the policies say so.
+pub(crate) fn commit_and_settle(
+    txn: Txn<'_>,
+    scope: &Scope,
+    op: Op,
+    seen: impl IntoIterator<Item = Stamp>,
+) -> Result<(), FsError> {
+    let volume = txn.volume;
+    let committed = commit(txn, scope, op, seen)?;
+    volume.settle(scope, committed.position, committed.appended.lsn)
 }
 
 /// A local operation was checked before: that it is refused now means that the store contradicts itself.

@@ -5,6 +5,7 @@ use proto::ids::FileId;
 use proto::name::{Name, NameError};
 use proto::record::{Kind, MAX_TARGET_BYTES, Move, Op, Perms, SeenEntry};
 
+use super::{Scope, commit_and_settle};
 use crate::error::FsError;
 use crate::store::table::{self, Table};
 use crate::tree::apply::MAX_DEPTH;
@@ -39,7 +40,8 @@ impl Volume {
         let perms = new_perms(caller, &directory, &kind, mode);
         let file = txn.new_file()?;
         let time = txn.now();
-        super::commit(txn, Op::Create { file, parent, name, kind, perms, time }, [directory.created])?;
+        let scope = Scope::of(&txn, &[parent])?;
+        commit_and_settle(txn, &scope, Op::Create { file, parent, name, kind, perms, time }, [directory.created])?;
         self.getattr(file)
     }
 
@@ -135,7 +137,8 @@ impl Volume {
             }
         }
         let time = txn.now();
-        super::commit(txn, Op::Rename { moves, replaces, time }, touched).map(drop)
+        let scope = Scope::of(&txn, &[parent, new_parent])?;
+        commit_and_settle(txn, &scope, Op::Rename { moves, replaces, time }, touched)
     }
 
     /// One more name for an inode that is not a directory.
@@ -159,7 +162,8 @@ impl Volume {
         }
         let time = txn.now();
         let touched = [directory.created, inode.created];
-        super::commit(txn, Op::Link { file, parent: new_parent, name, time }, touched)?;
+        let scope = Scope::of(&txn, &[new_parent, file])?;
+        commit_and_settle(txn, &scope, Op::Link { file, parent: new_parent, name, time }, touched)?;
         self.getattr(file)
     }
 }
@@ -225,7 +229,8 @@ fn remove(txn: Txn<'_>, parent: FileId, directory: &Inode, entries: Vec<SeenEntr
     let mut touched: Vec<_> = stamps(&entries).chain([directory.created]).collect();
     touched.extend(emptied(&txn, &entries)?);
     let time = txn.now();
-    super::commit(txn, Op::Remove { parent, entries, time }, touched).map(drop)
+    let scope = Scope::of(&txn, &[parent])?;
+    commit_and_settle(txn, &scope, Op::Remove { parent, entries, time }, touched)
 }
 
 /// Whoever removes a directory has seen it empty, so also every removal in it; a site that has not must not take what it still has

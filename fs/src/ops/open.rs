@@ -127,6 +127,7 @@ impl Volume {
         if flags.truncate && flags.write {
             // By root, or of a file that is not suid: else the truncation comes as `setattr`, which knows the caller.
             self.edit(file, Edit::Truncate { size: 0 }, false)?;
+            self.settle_file(file)?;
         }
         Ok(())
     }
@@ -144,19 +145,25 @@ impl Volume {
     /// `close` of one descriptor: what mappings wrote is journalled.
     pub fn flush(&self, handle: HandleId) -> Result<(), FsError> {
         let handle = self.handle(handle)?;
-        if handle.flags.write { self.journal_unseen(handle.file) } else { Ok(()) }
+        if !handle.flags.write {
+            return Ok(());
+        }
+        self.journal_unseen(handle.file)?;
+        self.settle_file(handle.file)
     }
 
     /// Everything written to the file so far survives power loss.
     pub fn fsync(&self, handle: HandleId) -> Result<(), FsError> {
         let handle = self.handle(handle)?;
         self.journal_unseen(handle.file)?;
-        self.wait_durable(self.journal.appended())
+        self.wait_durable(self.journal.appended())?;
+        self.settle_file(handle.file)
     }
 
     /// Everything done in the directory so far survives power loss.
-    pub fn fsyncdir(&self, _dir: FileId) -> Result<(), FsError> {
-        self.wait_durable(self.journal.appended())
+    pub fn fsyncdir(&self, dir: FileId) -> Result<(), FsError> {
+        self.wait_durable(self.journal.appended())?;
+        self.settle_file(dir)
     }
 
     /// The last descriptor of the open is gone, and the last mapping.

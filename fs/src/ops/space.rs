@@ -42,10 +42,10 @@ impl Volume {
                 self.edit(handle.file, Edit::Punch { offset, len }, kill_suid)?;
             }
         }
-        match grow_to {
-            Some(size) => self.grow(handle.file, size, kill_suid),
-            None => Ok(()),
+        if let Some(size) = grow_to {
+            self.grow(handle.file, size, kill_suid)?;
         }
+        self.settle_file(handle.file)
     }
 
     /// The next data or hole from `offset` on.

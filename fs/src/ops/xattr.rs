@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proto::ids::FileId;
 use proto::record::{MAX_XATTR_NAME_BYTES, MAX_XATTR_VALUE_BYTES, Op};
 
+use super::{Scope, commit_and_settle};
 use crate::error::FsError;
 use crate::store::table::{self, Table};
 use crate::tree::xattr::Xattr;
@@ -101,7 +102,9 @@ fn set(txn: Txn<'_>, file: FileId, name: &[u8], value: Option<Bytes>, present: O
     let inode = txn.existing(file)?;
     let touched = [inode.created].into_iter().chain(present.map(|xattr| xattr.stamp));
     let time = txn.now();
-    super::commit(txn, Op::SetXattr { file, name: Bytes::copy_from_slice(name), value, time }, touched).map(drop)
+    let scope = Scope::of(&txn, &[file])?;
+    let op = Op::SetXattr { file, name: Bytes::copy_from_slice(name), value, time };
+    commit_and_settle(txn, &scope, op, touched)
 }
 
 fn no_space() -> std::io::Error {

@@ -131,7 +131,9 @@ impl Volume {
             return txn.commit_state().map(drop);
         }
         let time = txn.now();
-        let committed = ops::commit(txn, Op::Rename { moves, replaces: Vec::new(), time }, touched)?;
+        let places: Vec<FileId> = moves.iter().map(|to| to.parent).collect();
+        let scope = ops::Scope::of(&txn, &places)?;
+        let committed = ops::commit(txn, &scope, Op::Rename { moves, replaces: Vec::new(), time }, touched)?;
         self.invalidate(&committed.invalidations);
         Ok(())
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use fs::error::FsError;
 use fs::journal::Lsn;
 use fs::peers::{Frontier, Member};
+use fs::policy::Compress;
 use fs::replay::{ReplayError, Replayed};
 use fs::ship::{Backlog, LaneHead, ReadLaneError, ShipRecord};
 use fs::volume::OpenError;
@@ -193,7 +194,12 @@ impl Store for MemoryStore {
             if bytes > limit_bytes && !read.is_empty() {
                 break;
             }
-            read.push(ShipRecord { record: record.clone(), lane_bytes: record.seq.0 });
+            read.push(ShipRecord {
+                record: record.clone(),
+                incarnation: self.incarnation(),
+                lane_bytes: record.seq.0,
+                compress: Compress::Auto,
+            });
         }
         Ok(read)
     }
@@ -261,6 +267,8 @@ impl Store for MemoryStore {
     fn acknowledged(&self, peer: SiteId, lane: Lane) -> Result<Option<LanePoint>, FsError> {
         Ok(self.inner.lock().acknowledged.get(&(peer, lane)).copied())
     }
+    fn peer_acknowledged(&self, _peer: SiteId, _lane: Lane, _point: LanePoint) {}
+    fn peer_connected(&self, _peer: SiteId, _connected: bool) {}
     fn set_watermark(&self, lane: Lane, seq: Seq) {
         let mut inner = self.inner.lock();
         let before = inner.watermark.insert(lane, seq).unwrap_or_default();
