@@ -30,6 +30,7 @@ use crate::tree::inode::{GENESIS, Inode};
 use crate::txn::Writer;
 use crate::types::Invalidation;
 use crate::unseen::Unseen;
+use crate::visible::Visible;
 
 /// How a store is run. What it is stands in the store.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +82,7 @@ pub struct Volume {
     pub(crate) active: Active,
     pub(crate) unseen: Unseen,
     pub(crate) room: Room,
+    pub(crate) visible: Visible,
     pub(crate) holders: Holders,
     pub(crate) fold: Arc<FoldSignal>,
     /// Held during a fold: one at a time.
@@ -180,6 +182,7 @@ impl Volume {
             active: Active::default(),
             unseen: Unseen::default(),
             room: Room::default(),
+            visible: Visible::default(),
             holders: Holders::default(),
             fold: Arc::default(),
             folding: Mutex::default(),
@@ -279,6 +282,13 @@ impl Volume {
         self.journal.wait_durable(lsn).map_err(journal_error)
     }
 
+    /// As [`wait_durable`](Self::wait_durable), of replayed batches: returns when programs here see them, too. See [`crate::visible`].
+    pub fn wait_replayed(&self, lsn: Lsn) -> Result<(), FsError> {
+        self.wait_durable(lsn)?;
+        self.visible.wait(lsn);
+        Ok(())
+    }
+
     /// The last batch of the journal.
     pub fn appended(&self) -> Lsn {
         self.journal.appended()
@@ -288,6 +298,17 @@ impl Volume {
         let sink = self.sink.read().clone();
         if let (false, Some(sink)) = (invalidations.is_empty(), sink) {
             sink(invalidations);
+        }
+    }
+
+    /// As [`invalidate`](Self::invalidate), for a batch that is acknowledged after [`wait_replayed`](Self::wait_replayed).
+    pub(crate) fn invalidate_replayed(&self, lsn: Lsn, invalidations: Vec<Invalidation>) {
+        let sink = self.sink.read().clone();
+        match sink {
+            Some(sink) if self.has_sync_directories() && !invalidations.is_empty() => {
+                self.visible.tell(lsn, sink, invalidations);
+            }
+            _ => self.invalidate(&invalidations),
         }
     }
 

@@ -19,6 +19,11 @@ impl Volume {
         Ok(())
     }
 
+    /// Whether callers may wait for other sites anywhere in the volume.
+    pub(crate) fn has_sync_directories(&self) -> bool {
+        false
+    }
+
     /// Whether an operation on the file, or in the directory, may have to wait for other sites.
     pub fn waits_for_peers(&self, _file: FileId) -> bool {
         false
