@@ -26,6 +26,7 @@ use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
 use crate::store::table::Table;
+use crate::sync::Acknowledged;
 use crate::tree::inode::{GENESIS, Inode};
 use crate::txn::Writer;
 use crate::types::Invalidation;
@@ -81,6 +82,8 @@ pub struct Volume {
     pub(crate) pins: Mutex<Pins>,
     pub(crate) active: Active,
     pub(crate) unseen: Unseen,
+    /// How far this site's lanes have come at the peers.
+    pub(crate) acknowledged: Acknowledged,
     pub(crate) room: Room,
     pub(crate) visible: Visible,
     pub(crate) holders: Holders,
@@ -181,6 +184,7 @@ impl Volume {
             pins: Mutex::default(),
             active: Active::default(),
             unseen: Unseen::default(),
+            acknowledged: Acknowledged::default(),
             room: Room::default(),
             visible: Visible::default(),
             holders: Holders::default(),
