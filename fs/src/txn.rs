@@ -348,7 +348,14 @@ impl<'a> Txn<'a> {
         }
         drop(pins);
         let position = Position { seq: last, ..first };
-        Ok(Committed { appended, position, invalidations: std::mem::take(&mut self.invalidations) })
+        let committed = Committed { appended, position, invalidations: std::mem::take(&mut self.invalidations) };
+        let volume = self.volume;
+        drop(self);
+        if kind == BatchKind::Own && first.lane == Lane::Sync {
+            // It ships while it flushes; the others when they are durable, of which the journal tells.
+            volume.journal.tell_progress();
+        }
+        Ok(committed)
     }
 }
 
