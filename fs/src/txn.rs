@@ -198,20 +198,14 @@ impl<'a> Txn<'a> {
         self.invalidations.push(Invalidation::Entry { parent, name: name.clone() });
     }
 
-    /// How far every other lane has come here, as stamps for [`deps`]: of an operation that depends on the absence of things.
-    pub fn everything_seen(&self) -> Result<Vec<Stamp>, FsError> {
+    /// How far the other sites' lanes have come here, as stamps for [`deps`]: of an operation that depends on the absence of things.
+    pub fn others_seen(&self) -> Result<Vec<Stamp>, FsError> {
         let mut seen = Vec::new();
         for (key, row) in self.scan(Table::Frontier, b"", usize::MAX)? {
             let (site, lane) = table::lane_of_key(&key)?;
             let LanePoint { incarnation, seq } = decode_point(row)?;
             if site != self.volume.site() && seq > Seq::ZERO {
                 seen.push(Stamp { hlc: Hlc(u64::MAX), position: Position { site, incarnation, lane, seq } });
-            }
-        }
-        for lane in Lane::ALL {
-            let (position, _) = self.nothing_of(lane);
-            if position.seq > Seq::ZERO {
-                seen.push(Stamp { hlc: Hlc(u64::MAX), position });
             }
         }
         Ok(seen)

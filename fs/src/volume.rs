@@ -20,7 +20,7 @@ pub use crate::error::OpenError;
 use crate::fold::{self, FoldSignal};
 use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn};
 use crate::meta::{self, Meta};
-use crate::ops::Holders;
+use crate::ops::{Departures, Holders};
 use crate::pins::Pins;
 use crate::room::Room;
 use crate::store::db::{Db, DbError};
@@ -84,6 +84,7 @@ pub struct Volume {
     pub(crate) unseen: Unseen,
     /// How far this site's lanes have come at the peers.
     pub(crate) acknowledged: Acknowledged,
+    pub(crate) departures: Departures,
     pub(crate) room: Room,
     pub(crate) visible: Visible,
     pub(crate) holders: Holders,
@@ -170,6 +171,8 @@ impl Volume {
         let objects_dir = Arc::new(Objects::open(store).map_err(io("open the objects below", store))?);
         let dirty = Arc::new(DirtyObjects::new(Arc::clone(&objects_dir)));
         let writer = Writer { clock: Clock::new(last.hlc, options.max_clock_drift), next_file: last.next_file };
+        // What took things out of directories before is not remembered: see `Departures`.
+        let departures = Departures::new(journal.heads().0.map(|head| head.point()));
         let volume = Arc::new(Volume {
             meta,
             store: store.to_owned(),
@@ -185,6 +188,7 @@ impl Volume {
             active: Active::default(),
             unseen: Unseen::default(),
             acknowledged: Acknowledged::default(),
+            departures,
             room: Room::default(),
             visible: Visible::default(),
             holders: Holders::default(),

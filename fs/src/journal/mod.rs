@@ -275,6 +275,16 @@ impl Journal {
         self.shared.upkeep.ask();
     }
 
+    /// What [`Journal::set_watermark`] has said of each lane.
+    pub fn watermarks(&self) -> [Seq; Lane::ALL.len()] {
+        self.shared.writer.lock().watermarks
+    }
+
+    /// The last own record of every lane.
+    pub fn heads(&self) -> Heads {
+        self.shared.writer.lock().heads
+    }
+
     /// Sets who is told, at once and on the thread that made it, when more is durable, or the journal has failed. It must not block. Nobody is told of
     /// an append but by [`Journal::tell_progress`]: most lanes ship what is durable, and waking a thread for each record costs more than the record.
     pub fn on_progress(&self, listener: Box<dyn Fn() + Send + Sync>) {

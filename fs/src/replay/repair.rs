@@ -103,7 +103,7 @@ impl Volume {
             // The bytes get a new record that refers to them; an older one may do so too, and keeps a copy.
             self.save_overwritten(&mut txn, object, inode.size, &change)?;
         }
-        commit_change(txn, change, [inode.created, inode.content], effect, object).map(drop)
+        commit_change(txn, change, inode.stamps(), effect, object).map(drop)
     }
 
     /// Puts an entry back where it was, with the directories above it that were removed too.
