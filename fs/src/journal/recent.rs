@@ -63,7 +63,7 @@ mod tests {
         }
         assert_eq!(recent.find(Lane::Sync, Seq(19)), None, "forgotten");
         for after in 20..(BATCHES as u64 + 10) * 2 {
-            let found = recent.find(Lane::Sync, Seq(after)).unwrap();
+            let found = recent.find(Lane::Sync, Seq(after)).expect("remembered");
             assert_eq!(found.before, Seq(after / 2 * 2), "after {after}");
             assert_eq!((found.lane_bytes, found.lsn), (after / 2 * 100, Lsn(after / 2 + 1)));
         }
