@@ -1,6 +1,7 @@
 //! The operations of a file system, as programs call them: check, make the record, apply it, commit.
 
 mod attr;
+mod computed;
 pub(crate) mod data;
 mod departures;
 mod lookup;
