@@ -26,7 +26,7 @@ use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
 use crate::store::table::Table;
-use crate::sync::Acknowledged;
+use crate::sync::{Acknowledged, Board};
 use crate::tree::inode::{GENESIS, Inode};
 use crate::txn::Writer;
 use crate::types::Invalidation;
@@ -84,6 +84,8 @@ pub struct Volume {
     pub(crate) unseen: Unseen,
     /// How far this site's lanes have come at the peers.
     pub(crate) acknowledged: Acknowledged,
+    /// Who waits for them.
+    pub(crate) board: Arc<Board>,
     pub(crate) room: Room,
     pub(crate) visible: Visible,
     pub(crate) holders: Holders,
@@ -185,6 +187,7 @@ impl Volume {
             active: Active::default(),
             unseen: Unseen::default(),
             acknowledged: Acknowledged::default(),
+            board: Arc::default(),
             room: Room::default(),
             visible: Visible::default(),
             holders: Holders::default(),
@@ -209,6 +212,7 @@ impl Volume {
         volume.load_pins()?;
         volume.settle_active(power_lost, last.clean)?;
         volume.run_repairs()?;
+        volume.refresh_members()?;
         if power_lost {
             // What was settled must be durable before the power loss is forgotten.
             volume.fold_now()?;
@@ -226,6 +230,7 @@ impl Volume {
         if self.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
+        self.stop_waiting();
         self.stop_folding();
         let result = self.fold_now().and_then(|()| {
             // Under the writer's lock: an operation that began before is in the journal, and the fold did not have it.
@@ -348,13 +353,16 @@ impl Volume {
     /// The site goes read-only until it is restarted, for a reason outside of this store.
     pub fn refuse_writing(&self, why: &str) {
         self.stopped.write().get_or_insert_with(|| why.to_owned());
+        self.board.release(why);
     }
 
     /// The site goes read-only: what it would write could not be trusted. A restart recovers from the journal.
     pub(crate) fn stop_writing(&self, what: &str, error: std::io::Error) -> FsError {
         let why = format!("{what}: {error}");
         tracing::error!(%why, "this site stops writing; restart it when the cause is gone");
-        FsError::ReadOnly(self.stopped.write().get_or_insert(why).clone())
+        let why = self.stopped.write().get_or_insert(why).clone();
+        self.board.release(&why);
+        FsError::ReadOnly(why)
     }
 
     /// Milliseconds since the Unix epoch.
@@ -386,6 +394,7 @@ impl Volume {
 impl Drop for Volume {
     /// Without [`Volume::close`] this is a crash: recovery makes it good.
     fn drop(&mut self) {
+        self.stop_waiting();
         self.stop_folding();
     }
 }

@@ -11,6 +11,7 @@ mod xattr;
 
 pub(crate) use open::Holders;
 use proto::hlc::Stamp;
+use proto::ids::FileId;
 use proto::record::{Op, Record};
 pub(crate) use scope::Scope;
 
@@ -34,16 +35,19 @@ pub(crate) fn commit(
     txn.commit_own(lane, &record, &Default::default())
 }
 
-/// As [`commit`], and waits for the other sites where the policies say so.
+/// As [`commit`], and waits for the other sites where the policies say so; where they are known not to answer and must, nothing is changed. `held` are
+/// the directories that the kernel may hold until the operation is answered (others do no harm), see [`crate::visible`].
 pub(crate) fn commit_and_settle(
     txn: Txn<'_>,
     scope: &Scope,
     op: Op,
     seen: impl IntoIterator<Item = Stamp>,
+    held: &[FileId],
 ) -> Result<(), FsError> {
     let volume = txn.volume;
+    volume.check_peers(scope)?;
     let committed = commit(txn, scope, op, seen)?;
-    volume.settle(scope, committed.position, committed.appended.lsn)
+    volume.settle(scope, committed.position, committed.appended.lsn, held)
 }
 
 /// A local operation was checked before: that it is refused now means that the store contradicts itself.

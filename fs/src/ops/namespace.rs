@@ -41,7 +41,8 @@ impl Volume {
         let file = txn.new_file()?;
         let time = txn.now();
         let scope = Scope::of(&txn, &[parent])?;
-        commit_and_settle(txn, &scope, Op::Create { file, parent, name, kind, perms, time }, [directory.created])?;
+        let op = Op::Create { file, parent, name, kind, perms, time };
+        commit_and_settle(txn, &scope, op, [directory.created], &[parent])?;
         self.getattr(file)
     }
 
@@ -70,7 +71,7 @@ impl Volume {
             return Err(FsError::IsDirectory);
         }
         let removed = seen(&txn, candidates.iter().filter(|candidate| candidate.kind != KindTag::Directory))?;
-        remove(txn, parent, &directory, removed)
+        remove(txn, parent, &directory, visible.file, removed)
     }
 
     /// Removes an empty directory.
@@ -87,7 +88,7 @@ impl Volume {
             return Err(FsError::NotEmpty);
         }
         let removed = removable(&txn, &candidates)?;
-        remove(txn, parent, &directory, removed)
+        remove(txn, parent, &directory, visible.file, removed)
     }
 
     /// Moves a name.
@@ -138,7 +139,8 @@ impl Volume {
         }
         let time = txn.now();
         let scope = Scope::of(&txn, &[parent, new_parent])?;
-        commit_and_settle(txn, &scope, Op::Rename { moves, replaces, time }, touched)
+        let held = [parent, new_parent, source.file, target.map_or(source.file, |target| target.file)];
+        commit_and_settle(txn, &scope, Op::Rename { moves, replaces, time }, touched, &held)
     }
 
     /// One more name for an inode that is not a directory.
@@ -163,7 +165,8 @@ impl Volume {
         let time = txn.now();
         let touched = [directory.created, inode.created];
         let scope = Scope::of(&txn, &[new_parent, file])?;
-        commit_and_settle(txn, &scope, Op::Link { file, parent: new_parent, name, time }, touched)?;
+        let op = Op::Link { file, parent: new_parent, name, time };
+        commit_and_settle(txn, &scope, op, touched, &[new_parent])?;
         self.getattr(file)
     }
 }
@@ -225,12 +228,19 @@ fn stamps(entries: &[SeenEntry]) -> impl Iterator<Item = Stamp> {
     entries.iter().flat_map(|seen| [seen.stamp, seen.content])
 }
 
-fn remove(txn: Txn<'_>, parent: FileId, directory: &Inode, entries: Vec<SeenEntry>) -> Result<(), FsError> {
+/// `target` is what the name leads to.
+fn remove(
+    txn: Txn<'_>,
+    parent: FileId,
+    directory: &Inode,
+    target: FileId,
+    entries: Vec<SeenEntry>,
+) -> Result<(), FsError> {
     let mut touched: Vec<_> = stamps(&entries).chain([directory.created]).collect();
     touched.extend(emptied(&txn, &entries)?);
     let time = txn.now();
     let scope = Scope::of(&txn, &[parent])?;
-    commit_and_settle(txn, &scope, Op::Remove { parent, entries, time }, touched)
+    commit_and_settle(txn, &scope, Op::Remove { parent, entries, time }, touched, &[parent, target])
 }
 
 /// Whoever removes a directory has seen it empty, so also every removal in it; a site that has not must not take what it still has
