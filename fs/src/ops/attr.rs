@@ -43,7 +43,8 @@ impl Volume {
             }
             return self.getattr(file);
         }
-        let touched = [inode.created, inode.perms_stamp, inode.mtime_stamp];
+        let times = mtime.map(|_| inode.mtime_stamp);
+        let touched = inode.stamps().into_iter().chain(times);
         let scope = Scope::of(&txn, &[file])?;
         let op = Op::SetAttr { file, perms, atime, mtime, time: now };
         if size.is_some() {

@@ -3,7 +3,7 @@
 //! Whoever ends waits tells their threads when the lock is released. The lock is held for a few look-ups; nothing else is locked meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -25,6 +25,9 @@ pub struct Board {
     retimed: Condvar,
     members: AtomicUsize,
     roots: AtomicUsize,
+    /// Changes of policies that are taken over.
+    followed: AtomicU64,
+    looking: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -41,9 +44,16 @@ impl Board {
         self.change(|ledger, now| ledger.set_members(members, made, now));
     }
 
-    /// The sync directories are these.
-    pub fn set_roots(self: &Arc<Self>, roots: Vec<SyncRoot>, made: &Points) {
-        self.change(|ledger, now| ledger.set_roots(roots, made, now));
+    /// Policies have changed for the time `changes`: if that is news, the sync directories are those that `look` finds, and all that this site has made.
+    pub fn follow_policies(self: &Arc<Self>, changes: u64, look: impl FnOnce() -> (Vec<SyncRoot>, Points)) {
+        if self.followed.load(Ordering::Acquire) == changes {
+            return;
+        }
+        // One at a time, so that nobody puts back what was before. Whoever comes second may look in vain.
+        let _looking = self.looking.lock();
+        let (roots, made) = look();
+        self.change(|ledger, now| ledger.set_roots(roots, &made, now));
+        self.followed.store(changes, Ordering::Release);
     }
 
     /// A peer's connection stands, or is gone.

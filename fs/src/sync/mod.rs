@@ -51,7 +51,11 @@ impl Volume {
     /// Refuses an operation that has changed nothing yet: a policy of `scope` says `fail`, and peers that it requires are known not to answer.
     pub(crate) fn check_peers(&self, scope: &Scope) -> Result<(), FsError> {
         let needs = needs(scope);
-        if needs.is_empty() { Ok(()) } else { self.board.check(&needs, || self.made()) }
+        if needs.is_empty() {
+            return Ok(());
+        }
+        self.refresh_sync_roots();
+        self.board.check(&needs, || self.made())
     }
 
     /// As [`check_peers`](Self::check_peers), for what is done to a file, or in a directory.
@@ -73,6 +77,7 @@ impl Volume {
         let needs = needs(&self.scope_of_file(file)?);
         // In this order: what the file rests on has been appended when the end of the journal is taken.
         let what = || {
+            self.refresh_sync_roots();
             self.board.meet(&needs, || self.made());
             Ok((self.points_of(file)?, self.journal.appended()))
         };
@@ -138,9 +143,22 @@ impl Volume {
         Ok(())
     }
 
-    /// Which directories are sync, or their terms, may have changed: they are these.
-    pub fn set_sync_roots(&self, roots: Vec<SyncRoot>) {
-        self.board.set_roots(roots, &self.made());
+    /// Takes over what has changed in policies: which directories are sync, and what they demand. Costs nothing while nothing has.
+    pub(crate) fn refresh_sync_roots(&self) {
+        self.board.follow_policies(self.policy_changes(), || {
+            let mut roots = Vec::new();
+            for file in self.sync_roots() {
+                // One that is gone, or just going, is sync no more.
+                let Ok(policies) = self.policies_of(file) else { continue };
+                let linked = self.inode(file).is_ok_and(|inode| inode.is_linked(file));
+                let need = policies.first().and_then(|policy| Need::of(policy));
+                if let Some(need) = need.filter(|need| linked && need.root == file) {
+                    let path = self.path_of(file).unwrap_or_else(|_| format!("directory {file}"));
+                    roots.push(SyncRoot { file, path, terms: need.terms });
+                }
+            }
+            (roots, self.made())
+        });
     }
 
     /// All that this site has made.

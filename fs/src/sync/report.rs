@@ -11,10 +11,7 @@ use super::state::Phase;
 use crate::error::FsError;
 use crate::policy::{Acks, OnLoss};
 use crate::ship::ReadLaneError;
-use crate::store::table::{self, Table};
 use crate::sync::Terms;
-use crate::tree::apply::MAX_DEPTH;
-use crate::tree::entry::Entry;
 use crate::volume::Volume;
 
 /// A sync directory.
@@ -56,6 +53,7 @@ pub struct SyncPeer {
 impl Volume {
     /// Every sync directory, by its path.
     pub fn sync_states(&self) -> Vec<SyncState> {
+        self.refresh_sync_roots();
         let now_ms = self.now_ms();
         let mut states = self.board.read(|ledger, now| {
             let since = |at: Instant| now_ms.saturating_sub(now.saturating_duration_since(at).as_millis() as u64);
@@ -84,7 +82,8 @@ impl Volume {
             };
             ledger.roots().map(state).collect::<Vec<_>>()
         });
-        // The directory, or one above it, may have been renamed.
+        // The directory, or one above it, may have been renamed or removed.
+        states.retain(|state| self.inode(state.root).is_ok_and(|inode| inode.is_linked(state.root)));
         for state in &mut states {
             if let Ok(path) = self.path_of(state.root) {
                 state.path = path;
@@ -140,21 +139,6 @@ impl Volume {
         }
         let seconds = oldest_ms.map_or(0, |ms| self.now_ms().saturating_sub(ms)) as f64 / 1000.0;
         Ok(format!("{records} records, {}, {seconds:.1} s behind", bytes_text(bytes)))
-    }
-
-    /// The path of a directory from the volume's root, with a leading slash.
-    pub(crate) fn path_of(&self, dir: FileId) -> Result<String, FsError> {
-        let mut names = Vec::new();
-        let mut at = dir;
-        for _ in 0..MAX_DEPTH {
-            let Some(id) = self.inode(at)?.entry else { break };
-            let row = self.rows.get(Table::Entry, &table::entry_key(id))?.ok_or(FsError::NotFound)?;
-            let entry = Entry::decode(row)?;
-            names.push(String::from_utf8_lossy(entry.name.as_bytes()).into_owned());
-            at = entry.parent;
-        }
-        names.reverse();
-        Ok(format!("/{}", names.join("/")))
     }
 }
 
