@@ -105,7 +105,7 @@ impl Volume {
             }
             lines.push(line);
         }
-        Ok(lines.join("\n"))
+        Ok(if lines.is_empty() { "no other site".to_owned() } else { lines.join("\n") })
     }
 }
 
