@@ -1,6 +1,7 @@
 //! The operations of a file system, as programs call them: check, make the record, apply it, commit.
 
 mod attr;
+mod below;
 pub(crate) mod data;
 mod lookup;
 mod namespace;
@@ -9,6 +10,7 @@ mod scope;
 mod space;
 mod xattr;
 
+pub use below::Positions;
 pub(crate) use open::Holders;
 use proto::hlc::Stamp;
 use proto::record::{Op, Record};
