@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use proto::ids::Lane;
+
 use crate::engine;
+pub use crate::limits::schedule::{Action, Days, MinuteOfDay, Schedule, ScheduleError};
 
 /// How a site's replicator runs.
 #[derive(Clone, Debug)]
@@ -24,6 +27,21 @@ pub struct Config {
     pub connect_limit: Duration,
     /// How long a lane rests after a record that could not be applied, if nothing else wakes it.
     pub replay_retry: Duration,
+    /// The limits at start; see [`limits`](crate::limits).
+    pub limits: Vec<LimitRule>,
+    /// Limits and pauses by the time of day.
+    pub schedules: Vec<Schedule>,
+}
+
+/// A limit at start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LimitRule {
+    /// For the peer of this name; `None` for every peer, each for itself.
+    pub peer: Option<String>,
+    /// For the lane; `None` over all lanes of a peer.
+    pub lane: Option<Lane>,
+    /// The most bytes a second, more than 0; `None` is unlimited.
+    pub bytes_per_second: Option<u64>,
 }
 
 impl Config {
@@ -38,6 +56,8 @@ impl Config {
             silence_limit: Duration::from_secs(15),
             connect_limit: Duration::from_secs(10),
             replay_retry: Duration::from_secs(1),
+            limits: Vec::new(),
+            schedules: Vec::new(),
         }
     }
 }

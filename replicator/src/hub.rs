@@ -23,6 +23,8 @@ use crate::frontiers::{Frontiers, Head};
 use crate::identity::certificate;
 use crate::identity::invitations::Invitations;
 use crate::identity::site_identity::SiteIdentity;
+use crate::limits::Limits;
+use crate::limits::pacer::Pacer;
 use crate::membership::{Membership, MembershipError};
 use crate::progress::{OriginProgress, PeerProgress};
 use crate::segments::Segments;
@@ -65,6 +67,8 @@ pub struct Hub<S> {
     pub acked: watch::Sender<u64>,
     /// Rises when an own stable point has moved.
     pub stable: watch::Sender<u64>,
+    /// Rises when a limit or a pause was changed.
+    pub limits_changed: watch::Sender<u64>,
     /// True once the replicator shuts down.
     pub stop: watch::Sender<bool>,
     state: Mutex<State>,
@@ -86,6 +90,8 @@ pub struct State {
     pub their_stable: TheirStable,
     pub peers: BTreeMap<SiteId, PeerProgress>,
     pub origins: BTreeMap<SiteId, OriginProgress>,
+    pub limits: Limits,
+    pub pacers: BTreeMap<SiteId, Pacer>,
     streams: BTreeMap<SiteId, StreamSlot>,
 }
 
@@ -151,6 +157,8 @@ impl<S: Store> Hub<S> {
             their_stable: TheirStable::default(),
             peers,
             origins: BTreeMap::new(),
+            limits: Limits::new(&config.limits, &config.schedules),
+            pacers: BTreeMap::new(),
             streams: BTreeMap::new(),
         };
         let segments = Segments::new(store.clone(), local.identity.volume_key(), salt);
@@ -166,6 +174,7 @@ impl<S: Store> Hub<S> {
             applied: watch::Sender::new(0),
             acked: watch::Sender::new(0),
             stable: watch::Sender::new(0),
+            limits_changed: watch::Sender::new(0),
             stop: watch::Sender::new(false),
             state: Mutex::new(state),
             learning: tokio::sync::Mutex::new(()),
@@ -271,6 +280,25 @@ impl<S: Store> Hub<S> {
         let undurable = tokio::time::timeout(limit, turn.lock_owned()).await.ok()?;
         // A still newer one came meanwhile.
         if replaced.has_changed().unwrap_or(true) { None } else { Some(Turn { undurable, replaced }) }
+    }
+
+    /// From when on each lane may be sent to a peer, on the steady clock.
+    pub fn open_at_ms(&self, peer: SiteId) -> [u64; LANES] {
+        let mut state = self.state();
+        if !state.limits.in_use() {
+            return [0; LANES];
+        }
+        let (now_ms, local) = (clock::steady_ms(), clock::local_time());
+        let State { membership, limits, pacers, .. } = &mut *state;
+        let name = membership.get(peer).map(|member| member.name.as_str()).unwrap_or_default();
+        let pacer = pacers.entry(peer).or_default();
+        pacer.set(now_ms, limits.in_force(name, local));
+        pacer.open_at_ms(now_ms)
+    }
+
+    /// Bytes of a lane were sent to a peer.
+    pub fn charge(&self, peer: SiteId, lane: Lane, bytes: u64) {
+        self.state().pacers.entry(peer).or_default().charge(clock::steady_ms(), lane, bytes);
     }
 
     /// Changes what is shown of the way to a peer.

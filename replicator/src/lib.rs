@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`replicator`] | starts and ends everything; what the daemon calls |
 //! | [`engine`] | what one peer is sent and when: pure |
+//! | [`limits`] | how fast a peer gets a lane: pure |
 //! | [`watermark`], [`stable`] | how far journals need not be kept, and what nobody can still refer to: pure |
 //! | [`membership`] | who belongs to the volume: pure |
 //! | [`dial`], [`ship`], [`segments`] | connects, reads, seals, sends |
@@ -28,6 +29,7 @@ mod hub;
 pub mod identity;
 pub mod join;
 mod keep;
+pub mod limits;
 pub mod membership;
 mod progress;
 mod receive;
@@ -52,5 +54,6 @@ mod testing;
 
 pub use config::Config;
 pub use join::enter::{JoinError, JoinProgress, JoinRequest, join};
+pub use limits::{LimitError, LimitStatus};
 pub use replicator::{Replicator, StartError, WaitError};
 pub use status::ReplicationStatus;

@@ -16,12 +16,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
+use crate::clock;
 use crate::config::Config;
 use crate::hub::{Hub, Local};
 use crate::identity::invitations::{Invitations, InvitationsError};
 use crate::identity::random::{self, RandomError};
 use crate::identity::site_identity::SiteIdentity;
 use crate::join::admit::{self, InviteError};
+use crate::limits::{LaneLimit, LimitError, LimitStatus, Limits};
 use crate::status::{self, ReplicationStatus};
 use crate::store::Store;
 use crate::transport::{Credentials, server};
@@ -168,6 +170,48 @@ impl<S: Store> Replicator<S> {
         }
     }
 
+    /// Limits a lane, or all lanes together, toward the peer of this name or toward every peer, each for itself; `None` is unlimited. What was
+    /// said of everyone replaces what was said of single peers before. Holds until the daemon ends: the configuration has the limits at start.
+    pub fn set_limit(
+        &self,
+        peer: Option<&str>,
+        lane: Option<Lane>,
+        bytes_per_second: Option<u64>,
+    ) -> Result<(), LimitError> {
+        if bytes_per_second == Some(0) {
+            return Err(LimitError::Zero);
+        }
+        self.change_limits(peer, |limits| limits.set(peer, lane, bytes_per_second))
+    }
+
+    /// Lets a lane, or all, rest toward the peer of this name or toward every peer; the backlog stays in the journal. A paused sync lane is for
+    /// its directories as if the peer were slow: their policy says after what time they fail or are degraded. Holds until the daemon ends.
+    pub fn pause(&self, peer: Option<&str>, lane: Option<Lane>) -> Result<(), LimitError> {
+        self.change_limits(peer, |limits| limits.pause(peer, lane, true))
+    }
+
+    /// Ends a [`pause`](Self::pause). A lane that a schedule has paused goes on when the schedule says so.
+    pub fn resume(&self, peer: Option<&str>, lane: Option<Lane>) -> Result<(), LimitError> {
+        self.change_limits(peer, |limits| limits.pause(peer, lane, false))
+    }
+
+    /// What is in force for each peer, over all lanes and for each lane.
+    pub fn limits(&self) -> Vec<LimitStatus> {
+        let local = clock::local_time();
+        let state = self.hub.state();
+        let of = |member: &Member| {
+            let limits = state.limits.in_force(&member.name, local);
+            let status = |lane, limit: LaneLimit| {
+                let LaneLimit { bytes_per_second, paused, scheduled } = limit;
+                LimitStatus { peer: member.name.clone(), lane, bytes_per_second, paused, scheduled }
+            };
+            let overall = LaneLimit { bytes_per_second: limits.overall, ..LaneLimit::default() };
+            let lanes = Lane::ALL.into_iter().zip(limits.lanes).map(|(lane, limit)| status(Some(lane.name()), limit));
+            std::iter::once(status(None, overall)).chain(lanes).collect::<Vec<_>>()
+        };
+        state.membership.others().flat_map(of).collect()
+    }
+
     /// Ends all streams and tasks in order: what is being replayed is finished and made durable. After `limit` the rest is ended
     /// at once.
     pub async fn shutdown(self, limit: Duration) {
@@ -179,6 +223,17 @@ impl<S: Store> Replicator<S> {
             tracing::warn!("{} tasks did not end within {limit:?} and are ended", tasks.len());
             tasks.shutdown().await;
         }
+    }
+
+    fn change_limits(&self, peer: Option<&str>, change: impl FnOnce(&mut Limits)) -> Result<(), LimitError> {
+        let mut state = self.hub.state();
+        if let Some(name) = peer.filter(|name| state.membership.by_name(name).is_none()) {
+            let known: Vec<&str> = state.membership.others().map(|member| member.name.as_str()).collect();
+            return Err(LimitError::NoSuchPeer { name: name.to_string(), known: known.join(", ") });
+        }
+        change(&mut state.limits);
+        self.hub.limits_changed.send_modify(|version| *version += 1);
+        Ok(())
     }
 
     fn missing(&self, targets: &[(Lane, Seq)], peer: Option<&str>) -> Result<Vec<String>, WaitError> {
