@@ -11,6 +11,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod demo;
+mod flow;
 mod init;
 mod invite;
 mod join;
@@ -47,6 +48,7 @@ Examples:
   Anywhere:
   syncline status /mnt/data            how far behind is each peer
   syncline wait /mnt/data              until every peer has what was written so far
+  syncline limit /mnt/data 200Mbit     no more than that to each peer
 
 Exit codes: 0 done, 1 the answer is no, 2 failed, 64 wrong use.
 Log level of the daemon: in the configuration, or SYNCLINE_LOG=debug in its environment.";
@@ -60,6 +62,9 @@ enum Command {
     Unmount(unmount::Args),
     Status(status::Args),
     Wait(wait::Args),
+    Limit(flow::LimitArgs),
+    Pause(flow::PauseArgs),
+    Resume(flow::ResumeArgs),
     Demo(demo::Args),
 }
 
@@ -108,6 +113,9 @@ fn run(command: Command) -> CommandResult {
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Wait(args) => wait::run(&args),
+        Command::Limit(args) => flow::limit(&args),
+        Command::Pause(args) => flow::pause(&args),
+        Command::Resume(args) => flow::resume(&args),
         Command::Demo(args) => demo::run(&args),
     }
 }
@@ -156,6 +164,13 @@ mod tests {
             "unmount /m",
             "wait",
             "wait /m --peer s --timeout 30s",
+            "wait /m --lane bulk --quiet",
+            "wait /m --progress",
+            "limit /m 200Mbit",
+            "limit /m --peer s --lane bulk none",
+            "limit /m --show",
+            "pause /m --lane bulk",
+            "resume /m --peer s",
             "status /m",
             "status /m --json --watch",
             "demo",

@@ -33,7 +33,7 @@ pub fn render(report: &Report) -> String {
     }
     let mut rows = vec![HEADINGS.map(String::from)];
     rows.extend(report.peers.iter().map(row));
-    lines.extend(align(&rows));
+    lines.push(columns(&rows, &[true, true, false, false, false, false, false]));
     for peer in &report.peers {
         if let Some(error) = &peer.error {
             lines.push(format!("to {} ({}): {error}", peer.name, peer.address));
@@ -68,17 +68,19 @@ fn row(peer: &PeerReport) -> [String; 7] {
     ]
 }
 
-/// The first two columns to the left, the numbers to the right.
-fn align(rows: &[[String; 7]]) -> Vec<String> {
+/// Rows of equal length in columns, each to the left or to the right.
+pub fn columns<const N: usize>(rows: &[[String; N]], left: &[bool; N]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 7] = std::array::from_fn(width);
-    let cell = |column: usize, text: &String| match column {
-        0 | 1 => format!("{text:<width$}", width = widths[column]),
-        _ => format!("{text:>width$}", width = widths[column]),
+    let widths: [usize; N] = std::array::from_fn(width);
+    let cell = |column: usize, text: &String| match left[column] {
+        true => format!("{text:<width$}", width = widths[column]),
+        false => format!("{text:>width$}", width = widths[column]),
     };
-    rows.iter()
-        .map(|row| row.iter().enumerate().map(|(column, text)| cell(column, text)).collect::<Vec<_>>().join("  "))
-        .collect()
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> = row.iter().enumerate().map(|(column, text)| cell(column, text)).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -90,6 +92,7 @@ mod tests {
             volume: "data".into(),
             site: "berlin".into(),
             site_id: 1,
+            incarnation: 1,
             mountpoint: "/mnt/data".into(),
             store: "/var/lib/syncline/data".into(),
             pid: 42,
@@ -99,6 +102,7 @@ mod tests {
             journal_bytes: 64 << 20,
             stopped: None,
             peers,
+            sync_directories: vec![],
         }
     }
 
@@ -116,6 +120,7 @@ mod tests {
             behind_bytes: Some(0),
             rate_bytes_per_second: 0,
             eta_seconds: None,
+            limit_bytes_per_second: None,
             lanes: vec![],
             incoming: Some(IncomingReport { connected: true, error: None, behind_records: 0 }),
         };
