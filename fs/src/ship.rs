@@ -95,12 +95,9 @@ impl Volume {
                 }
                 let record = self.with_bytes(lane, record)?;
                 bytes += record.data_len();
-                records.push(ShipRecord {
-                    record,
-                    incarnation: batch.incarnation,
-                    lane_bytes: batch.lane_bytes,
-                    compress: Compress::Auto,
-                });
+                let compress = self.compress(&record)?;
+                let (incarnation, lane_bytes) = (batch.incarnation, batch.lane_bytes);
+                records.push(ShipRecord { record, incarnation, lane_bytes, compress });
             }
             // Bytes by extent do not count in the journal's own limit.
             if bytes >= limit_bytes as u64 {
@@ -127,6 +124,12 @@ impl Volume {
             Err(error) => return Err(read_error(error, lane, acknowledged)),
         };
         Ok(Backlog { records: head.appended.0 - acknowledged.0, bytes: head.lane_bytes.saturating_sub(has), oldest })
+    }
+
+    /// What the policy of the most urgent place says of the content. The rest is short, and goes as it comes.
+    fn compress(&self, record: &Record) -> Result<Compress, FsError> {
+        let Op::Content(change) = &record.op else { return Ok(Compress::Auto) };
+        Ok(self.policies_of(change.file)?.first().map_or(Compress::Auto, |effective| effective.policy.compress))
     }
 
     /// Fills in the bytes of an extent: from the object, and from the journal where the object's have been overwritten since.

@@ -34,7 +34,7 @@ const MAX_KEY_BYTES: usize = 512;
 const MAX_VALUE_BYTES: usize = 1 << 17;
 const ROWS: usize = 512;
 /// What belongs to the tree. Everything else is this site's own affair.
-const TABLES: [Table; 5] = [Table::Inode, Table::Entry, Table::Name, Table::Xattr, Table::Garbage];
+const TABLES: [Table; 6] = [Table::Inode, Table::Entry, Table::Name, Table::Xattr, Table::Garbage, Table::Link];
 
 /// The chunks of a snapshot, in order.
 pub struct Snapshot {

@@ -118,7 +118,8 @@ impl Volume {
         offset: u64,
         bytes: Vec<u8>,
     ) -> Result<(), FsError> {
-        let txn = Txn::begin(self)?;
+        // The bytes are in the object: refused, they would stay there all the same.
+        let txn = Txn::begin(self)?.unrefused();
         let inode = txn.existing(file)?;
         let time = txn.now();
         let edit = Edit::Write { offset, data: Data::Bytes(Bytes::from(bytes)) };

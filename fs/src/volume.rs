@@ -22,6 +22,7 @@ use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn
 use crate::meta::{self, Meta};
 use crate::ops::Holders;
 use crate::pins::Pins;
+use crate::policy::cache::Policies;
 use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
@@ -34,7 +35,7 @@ use crate::unseen::Unseen;
 use crate::visible::Visible;
 
 /// How a store is run. What it is stands in the store.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct VolumeOptions {
     /// Size of each journal file.
     pub journal_file_bytes: u64,
@@ -42,6 +43,8 @@ pub struct VolumeOptions {
     pub flush_interval: Duration,
     /// A peer whose clock is further ahead is refused.
     pub max_clock_drift: Duration,
+    /// This site's name, as policies name the only writer.
+    pub site_name: String,
 }
 
 impl Default for VolumeOptions {
@@ -50,6 +53,7 @@ impl Default for VolumeOptions {
             journal_file_bytes: 64 << 20,
             flush_interval: Duration::from_millis(20),
             max_clock_drift: Clock::DEFAULT_MAX_DRIFT,
+            site_name: String::new(),
         }
     }
 }
@@ -85,6 +89,7 @@ pub struct Volume {
     /// How far this site's lanes have come at the peers.
     pub(crate) acknowledged: Acknowledged,
     pub(crate) room: Room,
+    pub(crate) policies: Policies,
     pub(crate) visible: Visible,
     pub(crate) holders: Holders,
     pub(crate) fold: Arc<FoldSignal>,
@@ -186,6 +191,7 @@ impl Volume {
             unseen: Unseen::default(),
             acknowledged: Acknowledged::default(),
             room: Room::default(),
+            policies: Policies::default(),
             visible: Visible::default(),
             holders: Holders::default(),
             fold: Arc::default(),
@@ -207,6 +213,7 @@ impl Volume {
         dirty.flush_all().map_err(io("flush the objects below", store))?;
         volume.journal.start(Box::new(move || dirty.flush()))?;
         volume.load_pins()?;
+        volume.load_policies()?;
         volume.settle_active(power_lost, last.clean)?;
         volume.run_repairs()?;
         if power_lost {
@@ -215,6 +222,7 @@ impl Volume {
             meta::Run { clean: false, boot, ..meta::Run::load(&volume.rows)? }.save(&volume.db)?;
         }
         volume.reclaim_unheld();
+        volume.policies.enforce();
         let (signal, weak): (_, Weak<_>) = (Arc::clone(&volume.fold), Arc::downgrade(&volume));
         let thread = std::thread::Builder::new().name("fold".into()).spawn(move || fold::run(&signal, &weak));
         *volume.thread.lock() = Some(thread.map_err(io("start a thread for", store))?);

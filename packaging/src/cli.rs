@@ -17,6 +17,7 @@ mod invite;
 mod join;
 mod mount;
 mod new_site;
+mod policy;
 mod status;
 mod table;
 mod unmount;
@@ -48,6 +49,8 @@ Examples:
   Anywhere:
   syncline status /mnt/data            how far behind is each peer
   syncline wait /mnt/data              until every peer has what was written so far
+  syncline policy set /mnt/data/code mode=sync
+                                       its writers wait for the other sites
   syncline limit /mnt/data 200Mbit     no more than that to each peer
 
 Exit codes: 0 done, 1 the answer is no, 2 failed, 64 wrong use.
@@ -62,6 +65,7 @@ enum Command {
     Unmount(unmount::Args),
     Status(status::Args),
     Wait(wait::Args),
+    Policy(policy::Args),
     Limit(flow::LimitArgs),
     Pause(flow::PauseArgs),
     Resume(flow::ResumeArgs),
@@ -113,6 +117,7 @@ fn run(command: Command) -> CommandResult {
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Wait(args) => wait::run(&args),
+        Command::Policy(args) => policy::run(args),
         Command::Limit(args) => flow::limit(&args),
         Command::Pause(args) => flow::pause(&args),
         Command::Resume(args) => flow::resume(&args),
@@ -166,6 +171,11 @@ mod tests {
             "wait /m --peer s --timeout 30s",
             "wait /m --lane bulk --quiet",
             "wait /m --progress",
+            "policy get /m/d",
+            "policy get /m/d mode acks",
+            "policy get /m/d --json",
+            "policy set /m/d mode=sync acks=majority",
+            "policy unset /m/d mode",
             "limit /m 200Mbit",
             "limit /m --peer s --lane bulk none",
             "limit /m --show",

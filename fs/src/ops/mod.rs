@@ -2,6 +2,7 @@
 
 mod attr;
 mod below;
+mod computed;
 pub(crate) mod data;
 mod lookup;
 mod namespace;

@@ -16,9 +16,24 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// The policies in force for the directories and files of `places`.
-    pub fn of(_txn: &Txn<'_>, _places: &[FileId]) -> Result<Self, FsError> {
-        Ok(Self::default())
+    /// The policies in force for the directories and files of `places`, each once, before the transaction changes anything.
+    ///
+    /// # Errors
+    /// [`FsError::OtherWriter`] where one of them names another site as the only writer.
+    pub fn of(txn: &Txn<'_>, places: &[FileId]) -> Result<Self, FsError> {
+        let mut policies = Vec::new();
+        for place in places {
+            for effective in txn.volume.policies_of(*place)? {
+                if !policies.contains(&effective) {
+                    policies.push(effective);
+                }
+            }
+        }
+        let scope = Self { policies };
+        if txn.is_refusable() {
+            txn.volume.check_writer(&scope.policies)?;
+        }
+        Ok(scope)
     }
 
     /// The lane of a record that was made upon what `seen` are the stamps of.

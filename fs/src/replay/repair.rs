@@ -93,7 +93,7 @@ impl Volume {
         edit: Edit,
         effect: Option<Effect>,
     ) -> Result<(), FsError> {
-        let mut txn = Txn::begin(self)?;
+        let mut txn = Txn::begin(self)?.unrefused();
         let inode = txn.existing(file)?;
         let time = txn.now();
         let change = ContentChange { file, base: inode.content, edit, mtime: None, mode: None, time };
@@ -109,7 +109,7 @@ impl Volume {
     /// Puts an entry back where it was, with the directories above it that were removed too.
     fn restore(&self, id: EntryId) -> Result<(), FsError> {
         let note = table::repair_key(Repair::Restore(id));
-        let mut txn = Txn::begin(self)?;
+        let mut txn = Txn::begin(self)?.unrefused();
         txn.delete(Table::Repair, note);
         let mut moves = Vec::new();
         let mut touched = Vec::new();

@@ -150,6 +150,8 @@ fn place(txn: &mut Txn<'_>, stamp: Stamp, to: &Move, time: Time) -> Result<(), A
     txn.put_entry(to.entry, &entry);
     if inode.is_dir() {
         count_subdir(txn, to.parent, 1)?;
+    } else {
+        txn.put(Table::Link, table::link_key(to.file, to.entry), bytes::Bytes::new());
     }
     txn.invalidations.push(Invalidation::Attr { file: to.file });
     Ok(())
@@ -216,6 +218,8 @@ fn detach(txn: &mut Txn<'_>, id: EntryId, entry: &Entry, is_dir: bool) -> Result
     txn.put_candidates(entry.parent, &entry.name, &candidates);
     if is_dir {
         count_subdir(txn, entry.parent, -1)?;
+    } else {
+        txn.delete(Table::Link, table::link_key(entry.file, id));
     }
     Ok(())
 }

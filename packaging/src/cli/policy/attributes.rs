@@ -59,7 +59,9 @@ pub enum AttributeError {
         source: io::Error,
     },
     /// The daemon is of another version.
-    #[error("the daemon says of the policy: {0:?}, which this command does not understand; restart the daemon after an update")]
+    #[error(
+        "the daemon says of the policy: {0:?}, which this command does not understand; restart the daemon after an update"
+    )]
     Text(String),
 }
 
@@ -129,7 +131,8 @@ impl Effective {
             };
             Some(InForce { key: key.to_owned(), value: value.to_owned(), from })
         };
-        let policy = |text: &str| text.lines().map(line).collect::<Option<Vec<_>>>().filter(|policy| !policy.is_empty());
+        let policy =
+            |text: &str| text.lines().map(line).collect::<Option<Vec<_>>>().filter(|policy| !policy.is_empty());
         text.split("\n\n").map(policy).collect::<Option<Vec<_>>>().map(Self)
     }
 
