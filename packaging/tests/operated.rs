@@ -40,8 +40,8 @@ fn waiting_is_for_a_path_a_peer_and_a_lane_and_tells_a_late_answer_from_an_error
     assert_eq!(code(&["wait", path(&root.join("quiet")), "--timeout", "60s"]), 0);
     assert_eq!(std::fs::read(two.mountpoint().join("quiet/f")).unwrap(), b"x");
 
-    // While nothing goes out, only what was changed since is waited for in vain.
-    assert_eq!(code(&["pause", path(&root)]), 0);
+    // While the other site is away, only what was changed since is waited for in vain.
+    assert_eq!(two.unmount().status.code(), Some(0));
     std::fs::write(root.join("later"), vec![7; 100_000]).unwrap();
     assert_eq!(code(&["wait", path(&root.join("quiet")), "--timeout", "0"]), 0, "nothing was changed there");
     assert_eq!(code(&["wait", path(&root.join("later")), "--lane", "high", "--timeout", "0"]), 0);
@@ -62,7 +62,7 @@ fn waiting_is_for_a_path_a_peer_and_a_lane_and_tells_a_late_answer_from_an_error
         assert!(said(&failed).contains(expected), "{}", said(&failed));
     }
 
-    assert_eq!(code(&["resume", path(&root)]), 0);
+    two.mounted();
     assert_eq!(code(&["wait", path(&root.join("later")), "--timeout", "60s"]), 0);
     assert_eq!(std::fs::read(two.mountpoint().join("later")).unwrap(), vec![7; 100_000]);
 }
@@ -94,6 +94,7 @@ fn limits_and_pauses_are_changed_while_the_daemon_runs_and_shown() {
     }
     let (one, _two) = pair();
     let mount = one.mountpoint();
+    std::fs::write(mount.join("f"), "x").unwrap();
     let mount = path(&mount);
     let limited = run(&["limit", mount, "--peer", "two", "--lane", "bulk", "200Mbit"]);
     assert_eq!(limited.status.code(), Some(0), "{limited:?}");
@@ -161,4 +162,57 @@ fn metrics_are_read_where_the_configuration_says() {
     });
     assert_eq!(one.unmount().status.code(), Some(0));
     assert!(TcpStream::connect(&address).is_err());
+}
+
+#[test]
+fn a_policy_is_set_shown_inherited_and_removed_as_by_setfattr() {
+    if !can_mount() {
+        return;
+    }
+    let one = Site::new();
+    one.mounted();
+    let (dir, below) = (one.mountpoint().join("d"), one.mountpoint().join("d/below"));
+    std::fs::create_dir_all(&below).unwrap();
+    std::fs::write(below.join("f"), "").unwrap();
+    let policy = |arguments: &[&str]| run(&[&["policy"], arguments].concat());
+    let text = |output: std::process::Output| String::from_utf8(output.stdout).unwrap();
+
+    let set = policy(&["set", path(&dir), "priority=bulk", "timeout=3s"]);
+    assert_eq!(set.status.code(), Some(0), "{set:?}");
+    let line = "mode=async acks=all on-loss=degrade timeout=3s priority=bulk compress=auto writer=any";
+    assert_eq!(text(set), format!("{}: {line}\n", path(&dir)));
+    let mut value = [0; 16];
+    let len = rustix::fs::getxattr(&dir, "user.syncline.priority", &mut value[..]).unwrap();
+    assert_eq!(&value[..len], b"bulk");
+
+    let shown = text(policy(&["get", path(&below.join("f"))]));
+    assert!(shown.contains(&format!("priority=bulk    from {}\n", path(&dir))), "{shown}");
+    assert!(shown.contains("mode=async       default\n"), "{shown}");
+    assert_eq!(text(policy(&["get", path(&below), "priority", "user.syncline.mode"])), "bulk\nasync\n");
+    let json: serde_json::Value = serde_json::from_str(&text(policy(&["get", path(&below), "--json"]))).unwrap();
+    assert_eq!(json["policies"][0]["timeout"], serde_json::json!({ "value": "3s", "from": path(&dir) }));
+
+    // Nothing is changed where anything is wrong, and what would be right is said.
+    for (settings, code, expected) in [
+        (&["compress=on", "priority=low"][..], 64, "it can be high, normal or bulk"),
+        (&["compress=on", "prio=low"], 64, "the keys are mode, acks"),
+        (&["compress=on", "compress=off"], 64, "compress is given twice"),
+        (&["compress=on", "writer=nobody"], 2, "there is no such site"),
+        (&[], 64, "KEY=VALUE"),
+    ] {
+        let refused = policy(&[&["set", path(&dir)], settings].concat());
+        assert_eq!(refused.status.code(), Some(code), "{refused:?}");
+        assert!(said(&refused).contains(expected), "{}", said(&refused));
+        assert_eq!(text(policy(&["get", path(&dir), "compress"])), "auto\n");
+    }
+    let file = policy(&["set", path(&below.join("f")), "priority=high"]);
+    assert_eq!((file.status.code(), said(&file).contains("is no directory")), (Some(2), true), "{file:?}");
+    let elsewhere = policy(&["get", "/proc"]);
+    assert_eq!((elsewhere.status.code(), said(&elsewhere).contains("not on a Syncline mount")), (Some(2), true));
+
+    let unset = policy(&["unset", path(&dir), "priority", "acks"]);
+    assert_eq!(unset.status.code(), Some(0), "{unset:?}");
+    let unset = text(unset);
+    assert!(unset.starts_with(&format!("acks was not set on {}\n", path(&dir))), "{unset}");
+    assert!(unset.contains("priority=normal"), "{unset}");
 }
