@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::ConfigError;
+use proto::ids::Lane;
 use replicator::config::{LimitRule, Schedule};
+use replicator::engine::Settings;
 
 mod check;
 mod error;
@@ -24,6 +26,24 @@ pub struct Weights {
     pub normal: u32,
     /// Of the lane `bulk`.
     pub bulk: u32,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        let [_, high, normal, bulk] = Settings::default().weights;
+        Self { high, normal, bulk }
+    }
+}
+
+impl Weights {
+    /// By the lane's number. That of the sync lane does not matter: it has a connection of its own.
+    pub fn by_lane(self) -> [u32; Lane::ALL.len()] {
+        Lane::ALL.map(|lane| match lane {
+            Lane::Sync | Lane::High => self.high,
+            Lane::Normal => self.normal,
+            Lane::Bulk => self.bulk,
+        })
+    }
 }
 
 /// What a daemon is told.
@@ -80,7 +100,7 @@ impl Config {
             allow_other: None,
             window_bytes: 16 << 20,
             metrics: None,
-            weights: Weights { high: 16, normal: 4, bulk: 1 },
+            weights: Weights::default(),
             limits: Vec::new(),
             schedules: Vec::new(),
             log_level: tracing::Level::INFO,

@@ -18,7 +18,7 @@
 //! | [`lanes`] | lanes by their names |
 //! | [`units`] | durations, sizes and rates as people write them |
 //!
-//! Only `founding`, `daemon`, `peers`, `control::handlers` and, for names and values, `lanes` and `cli::policy` know the crates below.
+//! Only `founding`, `daemon`, `peers` and `control::handlers` use the crates below; `config`, `lanes` and `cli::policy` know their words.
 
 pub mod background;
 pub mod busy;

@@ -164,7 +164,8 @@ mod tests {
             lag_seconds: behind_records.map(|records| records as f64 / 2.0),
             limit_bytes_per_second: (lane == "bulk").then_some(25_000_000),
             paused: lane == "bulk",
-            scheduled: false,
+            rate_bytes_per_second: 0,
+            weight: None,
         }
     }
 
@@ -182,6 +183,7 @@ mod tests {
             rate_bytes_per_second: 7,
             eta_seconds: None,
             limit_bytes_per_second: None,
+            connections: vec![],
             lanes: vec![lane("normal", Some(3)), lane("bulk", None)],
             incoming: Some(IncomingReport { connected: false, error: None, behind_records: 4 }),
         };

@@ -54,6 +54,7 @@ impl Peers {
             window_bytes: config.window_bytes,
             max_clock_drift: config.max_clock_drift,
             advertise: Some(config.advertise.clone()),
+            weights: config.weights.by_lane(),
             limits: config.limits.clone(),
             schedules: config.schedules.clone(),
             ..replicator::Config::new(config.listen)
@@ -64,10 +65,9 @@ impl Peers {
 
     /// How far each is.
     pub async fn report(&self) -> Result<Vec<PeerReport>, PeersError> {
-        let replicator = self.running().await?;
-        let (status, limits) = (replicator.status().await, replicator.limits());
+        let status = self.running().await?.status().await;
         let incoming = |site| status.incoming.iter().find(|incoming| incoming.site == site);
-        Ok(status.peers.iter().map(|peer| reports::peer(peer, incoming(peer.site), &limits)).collect())
+        Ok(status.peers.iter().map(|peer| reports::peer(peer, incoming(peer.site))).collect())
     }
 
     /// Changes how fast records go to the peers, and tells how fast they may.

@@ -15,7 +15,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the others reach this site, `host:port`; `None` as in its identity. The others take a new address from the site itself.
     pub advertise: Option<String>,
-    /// The most bytes sent to one peer and not acknowledged: bounds memory, and must be at least bandwidth times delay.
+    /// The most bytes of a lane sent to one peer and not acknowledged: bounds memory, and must be at least bandwidth times delay.
     pub window_bytes: u64,
     /// How far a peer's clock may be ahead.
     pub max_clock_drift: Duration,
@@ -27,6 +27,8 @@ pub struct Config {
     pub connect_limit: Duration,
     /// How long a lane rests after a record that could not be applied, if nothing else wakes it.
     pub replay_retry: Duration,
+    /// How the lanes share the link to a peer, by the lane's number; the sync lane has a connection of its own.
+    pub weights: [u32; Lane::ALL.len()],
     /// The limits at start; see [`limits`](crate::limits).
     pub limits: Vec<LimitRule>,
     /// Limits and pauses by the time of day.
@@ -56,6 +58,7 @@ impl Config {
             silence_limit: Duration::from_secs(15),
             connect_limit: Duration::from_secs(10),
             replay_retry: Duration::from_secs(1),
+            weights: engine::Settings::default().weights,
             limits: Vec::new(),
             schedules: Vec::new(),
         }

@@ -17,6 +17,7 @@ use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId, VolumeId};
 use proto::seal::{Opener, SealingSalt};
 use tokio::sync::{OwnedMutexGuard, watch};
 
+use crate::channel::Channel;
 use crate::clock;
 use crate::config::Config;
 use crate::frontiers::{Frontiers, Head};
@@ -57,6 +58,8 @@ pub struct Hub<S> {
     pub config: Config,
     pub segments: Segments<S>,
     pub opener: Mutex<Opener>,
+    /// Rises when something is appended to the sync lane, or more is durable.
+    pub progress: watch::Sender<u64>,
     /// Own lanes: what is appended and durable.
     pub heads: watch::Sender<[LaneHead; LANES]>,
     /// The version of the members.
@@ -92,10 +95,10 @@ pub struct State {
     pub origins: BTreeMap<SiteId, OriginProgress>,
     pub limits: Limits,
     pub pacers: BTreeMap<SiteId, Pacer>,
-    streams: BTreeMap<SiteId, StreamSlot>,
+    streams: BTreeMap<(SiteId, Channel), StreamSlot>,
 }
 
-/// At most one stream from each origin replays. The newest wins; it starts when the one before has ended.
+/// At most one stream of a channel from each origin replays. The newest wins; it starts when the one before has ended.
 #[derive(Default)]
 struct StreamSlot {
     newest: watch::Sender<u64>,
@@ -131,6 +134,7 @@ impl<S: Store> Hub<S> {
         config: Config,
         salt: SealingSalt,
         invitations: Invitations,
+        progress: watch::Sender<u64>,
     ) -> Result<Self, FsError> {
         let membership = Membership::new(own, store.members()?);
         let mut watermarks = Watermarks::default();
@@ -169,6 +173,7 @@ impl<S: Store> Hub<S> {
             config,
             segments,
             opener,
+            progress,
             heads: watch::Sender::new(heads),
             members_changed: watch::Sender::new(state.membership.version()),
             applied: watch::Sender::new(0),
@@ -185,6 +190,19 @@ impl<S: Store> Hub<S> {
     /// The state. Never hold it across an await or a call of the store.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// Runs a call of the store for a stream. For the sync lane, whose writers wait, on this thread, which the runtime replaces meanwhile: the
+    /// call is mostly shorter than the way to another thread and back.
+    pub async fn calling<T: Send + 'static>(
+        self: &Arc<Self>,
+        channel: Channel,
+        call: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        match channel {
+            Channel::Sync => tokio::task::block_in_place(|| call(self)),
+            Channel::Async => self.blocking(call).await,
+        }
     }
 
     /// Runs a call of the store where it may block.
@@ -240,7 +258,7 @@ impl<S: Store> Hub<S> {
         for member in &news {
             // Before anyone can see the new member: from here on it holds the watermarks where they are.
             state.watermarks.add(member.site, [None; LANES]);
-            state.peers.entry(member.site).or_default().wake.notify_one();
+            state.peers.entry(member.site).or_default().wake();
             tracing::info!(site = %member.site, name = member.name, address = member.address, "learnt of a member");
         }
         state.membership.adopt(&news);
@@ -250,6 +268,8 @@ impl<S: Store> Hub<S> {
 
     /// A peer has applied and made durable all of an own lane up to `point`, when its own lanes stood at `heads`.
     pub fn acknowledge(&self, peer: SiteId, lane: Lane, point: LanePoint, heads: &[Head]) {
+        // First of all: writers wait for it.
+        self.store.peer_acknowledged(peer, lane, point);
         let mut state = self.state();
         let State { watermarks, frontiers, peers, .. } = &mut *state;
         watermarks.acknowledge(peer, lane, point, heads, frontiers);
@@ -269,11 +289,11 @@ impl<S: Store> Hub<S> {
         }
     }
 
-    /// Waits for the turn of a new stream from `origin`; the one before is told to end. `None` if it doesn't in time.
-    pub async fn take_turn(&self, origin: SiteId, limit: Duration) -> Option<Turn> {
+    /// Waits for the turn of a new stream of a channel from `origin`; the one before is told to end. `None` if it doesn't in time.
+    pub async fn take_turn(&self, origin: SiteId, channel: Channel, limit: Duration) -> Option<Turn> {
         let (turn, replaced) = {
             let mut state = self.state();
-            let slot = state.streams.entry(origin).or_default();
+            let slot = state.streams.entry((origin, channel)).or_default();
             slot.newest.send_modify(|number| *number += 1);
             (slot.turn.clone(), slot.newest.subscribe())
         };

@@ -1,6 +1,6 @@
 //! Carries records between sites.
 //!
-//! Each pair of sites has two streams, one for each direction: a site dials every other and ships its own records; the other
+//! Each pair of sites has two streams for each direction, see [`channel`]: a site dials every other and ships its own records; the other
 //! answers. Records keep their origin, so nothing echoes. `fs` does not know this crate: it journals, and replays what it is given.
 //!
 //! | module | concept |
@@ -8,6 +8,7 @@
 //! | [`replicator`] | starts and ends everything; what the daemon calls |
 //! | [`engine`] | what one peer is sent and when: pure |
 //! | [`limits`] | how fast a peer gets a lane: pure |
+//! | [`channel`] | which lanes go over which connection |
 //! | [`watermark`], [`stable`] | how far journals need not be kept, and what nobody can still refer to: pure |
 //! | [`membership`] | who belongs to the volume: pure |
 //! | [`dial`], [`ship`], [`segments`] | connects, reads, seals, sends |
@@ -18,6 +19,7 @@
 //! | [`transport`] | the only user of tonic |
 //! | [`store`] | what is needed of `fs` |
 
+mod channel;
 mod clock;
 pub mod config;
 mod dial;

@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 use proto::ids::{Lane, Seq, SiteId};
 use proto::seal::SealingSalt;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
+use crate::channel::Channel;
 use crate::clock;
 use crate::config::Config;
 use crate::hub::{Hub, Local};
@@ -102,15 +103,14 @@ impl<S: Store> Replicator<S> {
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let salt = SealingSalt::from_random(random::bytes()?);
-        let progress = Arc::new(Notify::new());
+        let progress = watch::Sender::new(0);
         let hub = {
-            let progress = progress.clone();
             let open = move || open(store, identity, config, salt, progress);
             let opened = tokio::task::spawn_blocking(open).await;
             Arc::new(opened.map_err(|error| StartError::Thread(error.to_string()))??)
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(keep::watch(hub.clone(), progress));
+        tasks.spawn(keep::watch(hub.clone()));
         tasks.spawn(keep::keep(hub.clone()));
         tasks.spawn(ship_to_all(hub.clone()));
         tasks.spawn(serve(hub.clone(), listener));
@@ -269,7 +269,7 @@ fn open<S: Store>(
     identity: SiteIdentity,
     config: Config,
     salt: SealingSalt,
-    progress: Arc<Notify>,
+    progress: watch::Sender<u64>,
 ) -> Result<Hub<S>, StartError> {
     let profile = identity.profile();
     if (profile.site, profile.volume) != (store.site(), store.volume_id()) {
@@ -288,11 +288,12 @@ fn open<S: Store>(
         credentials: Credentials::of(&identity),
         identity,
     };
-    store.on_progress(Box::new(move || progress.notify_one()));
-    Ok(Hub::new(store, local, own, config, salt, invitations)?)
+    let listener = progress.clone();
+    store.on_progress(Box::new(move || listener.send_modify(|version| *version += 1)));
+    Ok(Hub::new(store, local, own, config, salt, invitations, progress)?)
 }
 
-/// Keeps one shipper for every member.
+/// Keeps a shipper for each channel to every member.
 async fn ship_to_all<S: Store>(hub: Arc<Hub<S>>) {
     let mut members = hub.members_changed.subscribe();
     let mut stop = hub.stop.subscribe();
@@ -303,7 +304,9 @@ async fn ship_to_all<S: Store>(hub: Arc<Hub<S>>) {
         let sites: Vec<SiteId> = hub.state().membership.others().map(|member| member.site).collect();
         for site in sites {
             if shipped_to.insert(site) {
-                shippers.spawn(ship::run(hub.clone(), site));
+                for channel in Channel::ALL {
+                    shippers.spawn(ship::run(hub.clone(), site, channel));
+                }
             }
         }
         tokio::select! {

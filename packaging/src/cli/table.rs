@@ -121,6 +121,7 @@ mod tests {
             rate_bytes_per_second: 0,
             eta_seconds: None,
             limit_bytes_per_second: None,
+            connections: vec![],
             lanes: vec![],
             incoming: Some(IncomingReport { connected: true, error: None, behind_records: 0 }),
         };

@@ -63,6 +63,8 @@ pub struct PeerReport {
     pub eta_seconds: Option<u64>,
     /// All lanes together go no faster than this; `null`: as fast as can be.
     pub limit_bytes_per_second: Option<u64>,
+    /// Its two connections; `connected` is whether both stand.
+    pub connections: Vec<ConnectionReport>,
     /// Each lane that has been used.
     pub lanes: Vec<LaneReport>,
     /// The other direction: its changes on their way to this site.
@@ -84,12 +86,25 @@ pub struct LaneReport {
     pub behind_bytes: Option<u64>,
     /// Age of the oldest that it lacks; 0 when level.
     pub lag_seconds: Option<f64>,
+    /// How fast the peer takes them, of late; compressed.
+    pub rate_bytes_per_second: u64,
+    /// Its share of the link against the other lanes; `null` for `sync`, which has a connection of its own.
+    pub weight: Option<u32>,
     /// No faster than this; `null`: as fast as can be.
     pub limit_bytes_per_second: Option<u64>,
     /// Whether it is paused.
     pub paused: bool,
-    /// Whether limit or pause are from a schedule.
-    pub scheduled: bool,
+}
+
+/// One of the two connections to a peer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ConnectionReport {
+    /// `sync` for the lane of that name, `async` for the others.
+    pub channel: String,
+    /// Whether it stands.
+    pub connected: bool,
+    /// Why it doesn't.
+    pub error: Option<String>,
 }
 
 /// A directory whose policy is `mode=sync`, and how it stands with each peer.

@@ -1,14 +1,13 @@
 //! What is told of the peers.
 
 use replicator::LimitStatus;
-use replicator::status::{IncomingStatus, PeerLaneStatus, PeerStatus};
+use replicator::status::{IncomingStatus, PeerLaneStatus, PeerStatus, StreamStatus};
 
-use crate::control::report::{FlowReport, IncomingReport, LaneReport, PeerReport};
+use crate::control::report::{ConnectionReport, FlowReport, IncomingReport, LaneReport, PeerReport};
 
-/// One peer, its own changes on their way here, and what limits this site's changes on their way there.
-pub(super) fn peer(peer: &PeerStatus, incoming: Option<&IncomingStatus>, limits: &[LimitStatus]) -> PeerReport {
-    let limit = |lane: Option<&str>| limits.iter().find(|limit| limit.peer == peer.name && limit.lane == lane);
-    let lanes: Vec<LaneReport> = peer.lanes.iter().map(|lane| self::lane(lane, limit(Some(lane.lane)))).collect();
+/// One peer, and its own changes on their way here.
+pub(super) fn peer(peer: &PeerStatus, incoming: Option<&IncomingStatus>) -> PeerReport {
+    let lanes: Vec<LaneReport> = peer.lanes.iter().map(self::lane).collect();
     let stopped = peer.lanes.iter().find_map(|lane| lane.stopped.clone());
     PeerReport {
         name: peer.name.clone(),
@@ -22,13 +21,14 @@ pub(super) fn peer(peer: &PeerStatus, incoming: Option<&IncomingStatus>, limits:
         behind_bytes: lanes.iter().map(|lane| lane.behind_bytes).sum(),
         rate_bytes_per_second: peer.rate_bytes_per_second,
         eta_seconds: peer.eta_seconds.filter(|_| peer.connected),
-        limit_bytes_per_second: limit(None).and_then(|limit| limit.bytes_per_second),
+        limit_bytes_per_second: peer.limit_bytes_per_second,
+        connections: peer.streams.iter().map(connection).collect(),
         lanes,
         incoming: incoming.map(self::incoming),
     }
 }
 
-fn lane(lane: &PeerLaneStatus, limit: Option<&LimitStatus>) -> LaneReport {
+fn lane(lane: &PeerLaneStatus) -> LaneReport {
     LaneReport {
         lane: lane.lane.to_owned(),
         head: lane.appended,
@@ -36,9 +36,18 @@ fn lane(lane: &PeerLaneStatus, limit: Option<&LimitStatus>) -> LaneReport {
         behind_records: lane.behind_records,
         behind_bytes: lane.behind_bytes,
         lag_seconds: lane.lag_seconds,
-        limit_bytes_per_second: limit.and_then(|limit| limit.bytes_per_second),
-        paused: limit.is_some_and(|limit| limit.paused),
-        scheduled: limit.is_some_and(|limit| limit.scheduled),
+        rate_bytes_per_second: lane.rate_bytes_per_second,
+        weight: lane.weight,
+        limit_bytes_per_second: lane.limit_bytes_per_second,
+        paused: lane.paused,
+    }
+}
+
+fn connection(stream: &StreamStatus) -> ConnectionReport {
+    ConnectionReport {
+        channel: stream.channel.to_owned(),
+        connected: stream.connected,
+        error: stream.last_error.clone().filter(|_| !stream.connected),
     }
 }
 
@@ -74,7 +83,7 @@ pub(super) mod tests {
             behind_records: behind,
             behind_bytes: behind.map(|records| records * 100),
             lag_seconds: behind.map(|records| records as f64),
-            stopped: None,
+            ..PeerLaneStatus::default()
         }
     }
 
@@ -88,27 +97,26 @@ pub(super) mod tests {
             last_error: Some("old".into()),
             last_error_ms: Some(0),
             rate_bytes_per_second: 1,
-            eta_seconds: None,
             lanes,
+            ..PeerStatus::default()
         }
     }
 
     #[test]
     fn lanes_add_up() {
         let behind =
-            super::peer(&peer(vec![lane("high", 5, Some(4), Some(1)), lane("normal", 9, Some(2), Some(7))]), None, &[]);
+            super::peer(&peer(vec![lane("high", 5, Some(4), Some(1)), lane("normal", 9, Some(2), Some(7))]), None);
         assert_eq!((behind.behind_records, behind.behind_bytes, behind.lag_seconds), (Some(8), Some(800), Some(7.0)));
         assert!(!behind.level);
         assert_eq!(behind.error, None, "an error from before the connection is no error any more");
-        let level = super::peer(&peer(vec![lane("normal", 9, Some(9), Some(0))]), None, &[]);
+        let level = super::peer(&peer(vec![lane("normal", 9, Some(9), Some(0))]), None);
         assert!(level.level);
         assert_eq!(level.lag_seconds, Some(0.0));
     }
 
     #[test]
     fn what_is_not_known_is_not_told() {
-        let report =
-            super::peer(&peer(vec![lane("high", 5, Some(4), Some(1)), lane("normal", 9, None, None)]), None, &[]);
+        let report = super::peer(&peer(vec![lane("high", 5, Some(4), Some(1)), lane("normal", 9, None, None)]), None);
         assert_eq!((report.behind_records, report.behind_bytes, report.lag_seconds), (None, None, None));
         assert!(!report.level);
     }

@@ -70,7 +70,7 @@ fn waited(volume: &Volume, targets: &Targets, peer: &PeerStatus, all_level: bool
     let bytes_of_lane = |(lane, target): &(Lane, Seq)| bytes_between(volume, *lane, acknowledged(peer, *lane), *target);
     let behind_bytes = if all_level { Some(0) } else { targets.iter().map(bytes_of_lane).sum() };
     let rate = Some(peer.rate_bytes_per_second).filter(|rate| peer.connected && *rate > 0);
-    let PeerReport { name, error, connected, .. } = reports::peer(peer, None, &[]);
+    let PeerReport { name, error, connected, .. } = reports::peer(peer, None);
     WaitedPeer {
         name,
         level: behind_records == 0,
