@@ -18,7 +18,7 @@ pub mod server;
 /// What [`render`] makes, for the HTTP header.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The states of a sync directory with a peer, one sample each.
+/// The states of a sync directory, as a whole and with a peer: one sample each.
 const SYNC_STATES: [&str; 3] = ["in_sync", "catching_up", "degraded"];
 
 #[derive(Clone, Hash, PartialEq, Eq, Debug, EncodeLabelSet)]
@@ -33,15 +33,21 @@ struct ToPeerLane {
 }
 
 #[derive(Clone, Hash, PartialEq, Eq, Debug, EncodeLabelSet)]
-struct SyncDirectory {
+struct SyncDirectoryPeer {
     path: String,
     peer: String,
 }
 
 #[derive(Clone, Hash, PartialEq, Eq, Debug, EncodeLabelSet)]
-struct SyncDirectoryState {
+struct SyncDirectoryPeerState {
     path: String,
     peer: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Hash, PartialEq, Eq, Debug, EncodeLabelSet)]
+struct SyncDirectoryState {
+    path: String,
     state: &'static str,
 }
 
@@ -129,18 +135,26 @@ fn lanes(registry: &mut Registry, peers: &[PeerReport]) {
 
 fn sync_directories(registry: &mut Registry, report: &Report) {
     let states = Family::<SyncDirectoryState, Gauge>::default();
-    let debts = Family::<SyncDirectory, Gauge>::default();
+    let peer_states = Family::<SyncDirectoryPeerState, Gauge>::default();
+    let debts = Family::<SyncDirectoryPeer, Gauge>::default();
     for directory in &report.sync_directories {
+        let path = &directory.path;
+        for state in SYNC_STATES {
+            let labels = SyncDirectoryState { path: path.clone(), state };
+            states.get_or_create(&labels).set((directory.state == state).into());
+        }
         for with in &directory.peers {
-            let (path, peer) = (directory.path.clone(), with.peer.clone());
             for state in SYNC_STATES {
-                let labels = SyncDirectoryState { path: path.clone(), peer: peer.clone(), state };
-                states.get_or_create(&labels).set(i64::from(with.state == state));
+                let labels = SyncDirectoryPeerState { path: path.clone(), peer: with.peer.clone(), state };
+                peer_states.get_or_create(&labels).set((with.state == state).into());
             }
-            debts.get_or_create(&SyncDirectory { path, peer }).set(whole(with.debt_records));
+            let labels = SyncDirectoryPeer { path: path.clone(), peer: with.peer.clone() };
+            debts.get_or_create(&labels).set(whole(with.debt_records));
         }
     }
-    registry.register("sync_directory_state", "1 for the state in which the sync directory is with the peer", states);
+    registry.register("sync_directory_state", "1 for the state in which the sync directory is", states);
+    let help = "1 for the state in which the sync directory is with the peer";
+    registry.register("sync_directory_peer_state", help, peer_states);
     let help = "Changes in the sync directory that returned to their callers and that the peer lacks";
     registry.register("sync_directory_debt_records", help, debts);
 }
@@ -187,7 +201,13 @@ mod tests {
             lanes: vec![lane("normal", Some(3)), lane("bulk", None)],
             incoming: Some(IncomingReport { connected: false, error: None, behind_records: 4 }),
         };
-        let with = SyncPeerReport { peer: "tokyo".into(), state: "catching_up".into(), since_ms: 1, debt_records: 9 };
+        let with = SyncPeerReport {
+            peer: "tokyo".into(),
+            state: "catching_up".into(),
+            since_ms: 1,
+            connected: true,
+            debt_records: 9,
+        };
         Report {
             volume: "data".into(),
             site: "berlin".into(),
@@ -203,9 +223,10 @@ mod tests {
             stopped: None,
             peers: vec![peer],
             sync_directories: vec![SyncDirectoryReport {
-                path: "code".into(),
+                path: "/code".into(),
                 needed: 1,
-                state: "catching_up".into(),
+                state: "degraded".into(),
+                short_of_peers: false,
                 peers: vec![with],
             }],
         }
@@ -232,9 +253,11 @@ mod tests {
             "syncline_peer_limit_bytes_per_second{peer=\"to\\\"kyo\",lane=\"bulk\"} 25000000.0",
             "syncline_peer_paused{peer=\"to\\\"kyo\",lane=\"normal\"} 0.0",
             "syncline_peer_paused{peer=\"to\\\"kyo\",lane=\"bulk\"} 1.0",
-            "syncline_sync_directory_state{path=\"code\",peer=\"tokyo\",state=\"in_sync\"} 0",
-            "syncline_sync_directory_state{path=\"code\",peer=\"tokyo\",state=\"catching_up\"} 1",
-            "syncline_sync_directory_debt_records{path=\"code\",peer=\"tokyo\"} 9",
+            "syncline_sync_directory_state{path=\"/code\",state=\"degraded\"} 1",
+            "syncline_sync_directory_state{path=\"/code\",state=\"in_sync\"} 0",
+            "syncline_sync_directory_peer_state{path=\"/code\",peer=\"tokyo\",state=\"in_sync\"} 0",
+            "syncline_sync_directory_peer_state{path=\"/code\",peer=\"tokyo\",state=\"catching_up\"} 1",
+            "syncline_sync_directory_debt_records{path=\"/code\",peer=\"tokyo\"} 9",
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

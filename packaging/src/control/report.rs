@@ -110,12 +110,14 @@ pub struct ConnectionReport {
 /// A directory whose policy is `mode=sync`, and how it stands with each peer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct SyncDirectoryReport {
-    /// Where it is, from the mount point; the mount point itself is `.`.
+    /// Where it is, from the volume's root, with a leading slash.
     pub path: String,
-    /// How many peers its writers wait for.
+    /// How many peers have to acknowledge what its writers do.
     pub needed: u64,
-    /// `in_sync`, `catching_up` or `degraded`.
+    /// `in_sync`, `catching_up` or `degraded`: whether that many have all that writers were told is done.
     pub state: String,
+    /// Whether it demands more peers than the volume has: it is never in sync then.
+    pub short_of_peers: bool,
     /// Every other site.
     pub peers: Vec<SyncPeerReport>,
 }
@@ -129,6 +131,8 @@ pub struct SyncPeerReport {
     pub state: String,
     /// Since when, in ms since the Unix epoch.
     pub since_ms: u64,
+    /// Whether it can answer now.
+    pub connected: bool,
     /// Changes that returned to their callers and that the peer lacks.
     pub debt_records: u64,
 }
