@@ -124,7 +124,7 @@ impl Volume {
         let time = txn.now();
         let edit = Edit::Write { offset, data: Data::Bytes(Bytes::from(bytes)) };
         let change = ContentChange { file, base: inode.content, edit, mtime: Some(time), mode: None, time };
-        commit_change(txn, change, [inode.created, inode.content], None, object).map(drop)
+        commit_change(txn, change, inode.stamps(), None, object).map(drop)
     }
 
     fn watch(&self, file: FileId) -> Option<Arc<Mutex<Watch>>> {

@@ -149,7 +149,7 @@ fn check_name(name: &[u8]) -> Result<(), FsError> {
 fn set(txn: Txn<'_>, file: FileId, name: &[u8], value: Option<Bytes>, present: Option<Xattr>) -> Result<(), FsError> {
     let txn = if name.starts_with(PREFIX) { txn.unrefused() } else { txn };
     let inode = txn.existing(file)?;
-    let touched = [inode.created].into_iter().chain(present.map(|xattr| xattr.stamp));
+    let touched = inode.stamps().into_iter().chain(present.map(|xattr| xattr.stamp));
     let time = txn.now();
     let scope = Scope::of(&txn, &[file])?;
     let op = Op::SetXattr { file, name: Bytes::copy_from_slice(name), value, time };

@@ -28,7 +28,8 @@ const MAX_ROUNDS: usize = 8;
 impl Volume {
     /// Makes the answers that were noted since the last time, if any were.
     pub(crate) fn answer_noted(&self) {
-        if !self.repairs.load(Ordering::SeqCst) {
+        // While a peer's state is being taken in, the rows are between two states. And a site that lost records must not use their positions again.
+        if !self.repairs.load(Ordering::SeqCst) || self.tail_lost.load(Ordering::SeqCst) || self.held.lock().is_some() {
             return;
         }
         if let Err(error) = self.run_repairs() {
@@ -103,7 +104,7 @@ impl Volume {
             // The bytes get a new record that refers to them; an older one may do so too, and keeps a copy.
             self.save_overwritten(&mut txn, object, inode.size, &change)?;
         }
-        commit_change(txn, change, [inode.created, inode.content], effect, object).map(drop)
+        commit_change(txn, change, inode.stamps(), effect, object).map(drop)
     }
 
     /// Puts an entry back where it was, with the directories above it that were removed too.
