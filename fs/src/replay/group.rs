@@ -50,6 +50,7 @@ impl Volume {
                 Err(error) => stopped = Some(error),
             }
         }
+        self.refresh_sync_roots();
         self.answer_noted();
         Replayed { applied: self.frontier(origin, lane), lsn, stopped }
     }
