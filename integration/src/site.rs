@@ -135,6 +135,13 @@ impl Site {
         self.daemon.as_ref().map(Child::id)
     }
 
+    /// Sends a signal to the daemon, if one runs, and waits for nothing.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid() {
+            self::signal(pid, signal);
+        }
+    }
+
     /// How the daemon ended, if it has by itself.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.daemon.as_mut()?.try_wait().ok().flatten()

@@ -89,7 +89,7 @@ pub fn run(plan: &Plan) -> Report {
     });
     fs::create_dir_all(&baseline).or_fail(baseline.display());
     let limit = Some(LEVEL_LIMIT * 6);
-    let cluster = Cluster::start(2, Options { stores: vec![store_a, store_b], limit });
+    let cluster = Cluster::start(2, Options { stores: vec![store_a, store_b], limit, ..Options::default() });
     let mut bench = Bench { plan, baseline, cluster, report: Report::new(plan.scaled_down), caches: true };
     if !bench.cluster.site(0).status().is_passthrough() {
         eprintln!("note: the mount has no kernel passthrough; reads will be slower than they could");
