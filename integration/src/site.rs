@@ -219,6 +219,14 @@ impl Site {
         command.args(words).arg(&self.mountpoint).output().or_fail("cannot run syncline")
     }
 
+    /// `syncline limit`, `pause` or `resume`.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn flow(&self, what: &str, words: &[&str]) {
+        succeed(Command::new(binary::syncline()).arg(what).arg(&self.mountpoint).args(words));
+    }
+
     /// The last lines of the daemon's log.
     pub fn log_end(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
