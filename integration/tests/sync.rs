@@ -16,6 +16,7 @@ use std::time::Duration;
 use integration::cluster::{Cluster, Options};
 use integration::crash::writer::Writer;
 use integration::faults::pause;
+use integration::link::Flow;
 use integration::outcome::number_from_env;
 use integration::seed::Seed;
 use integration::site::Site;
@@ -46,14 +47,19 @@ struct Setting {
 
 impl Setting {
     fn start(sites: usize, policy: &[(&str, &str)]) -> Self {
+        let setting = Self::without_policy(sites);
+        let policy = [policy, &[("timeout", TIMEOUT)]].concat();
+        let peers: Vec<&str> = setting.cluster.sites()[1..].iter().map(|site| site.name.as_str()).collect();
+        sync_state::make(setting.cluster.site(0), "sync", &policy, &peers, SYNC_LIMIT);
+        setting.cluster.wait_level();
+        setting
+    }
+
+    fn without_policy(sites: usize) -> Self {
         let seed = Seed::new(Seed::from_env("SYNCLINE_SEED"));
         let cluster = Cluster::start(sites, Options::default());
         let notes = cluster.directory().join("notes");
         fs::create_dir(&notes).unwrap();
-        let policy = [policy, &[("timeout", TIMEOUT)]].concat();
-        let peers: Vec<&str> = cluster.sites()[1..].iter().map(|site| site.name.as_str()).collect();
-        sync_state::make(cluster.site(0), "sync", &policy, &peers, SYNC_LIMIT);
-        cluster.wait_level();
         Self { cluster, notes, seed, past: Vec::new() }
     }
 
@@ -156,6 +162,28 @@ fn what_returned_is_at_the_peer_when_its_origin_is_lost() {
         setting.level(round, writers);
     }
     eprintln!("{acknowledged} acknowledged operations over {} lost sites", rounds());
+}
+
+/// The check can fail: the same loss in a directory whose writers don't wait.
+#[test]
+fn the_check_notices_what_an_asynchronous_directory_loses() {
+    let mut setting = Setting::without_policy(2);
+    fs::create_dir(setting.sync(0)).unwrap();
+    setting.cluster.wait_level();
+    let mut writers = setting.write(0);
+    setting.cluster.network().between(0, 1, |conditions| conditions.flow = Flow::Stalled);
+    for writer in &mut writers {
+        let so_far = writer.progress().unwrap().acknowledged;
+        writer.await_acknowledged(so_far + WARM_UP);
+    }
+    setting.lose(0);
+    writers.iter_mut().for_each(Writer::await_end);
+    settle(setting.cluster.site(1));
+    for writer in &writers {
+        assert!(writer.check(&setting.sync(1)).is_err(), "{} lost nothing: the check is blind", writer.name);
+    }
+    setting.bring_back(0);
+    setting.level(0, writers);
 }
 
 /// With `majority`, any one of three may be lost: what returned is at one of the others.
