@@ -1,5 +1,6 @@
 //! One site's open store, and what its parts share.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -19,9 +20,11 @@ use crate::error::FsError;
 pub use crate::error::OpenError;
 use crate::fold::{self, FoldSignal};
 use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn};
+use crate::level::staged::Staged;
 use crate::meta::{self, Meta};
-use crate::ops::Holders;
+use crate::ops::{Departures, Holders};
 use crate::pins::Pins;
+use crate::policy::cache::Policies;
 use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
@@ -34,7 +37,7 @@ use crate::unseen::Unseen;
 use crate::visible::Visible;
 
 /// How a store is run. What it is stands in the store.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct VolumeOptions {
     /// Size of each journal file.
     pub journal_file_bytes: u64,
@@ -42,6 +45,8 @@ pub struct VolumeOptions {
     pub flush_interval: Duration,
     /// A peer whose clock is further ahead is refused.
     pub max_clock_drift: Duration,
+    /// This site's name, as policies name the only writer.
+    pub site_name: String,
 }
 
 impl Default for VolumeOptions {
@@ -50,6 +55,7 @@ impl Default for VolumeOptions {
             journal_file_bytes: 64 << 20,
             flush_interval: Duration::from_millis(20),
             max_clock_drift: Clock::DEFAULT_MAX_DRIFT,
+            site_name: String::new(),
         }
     }
 }
@@ -79,12 +85,17 @@ pub struct Volume {
     pub(crate) objects: ObjectTable<ObjectState>,
     pub(crate) dirty: Arc<DirtyObjects>,
     pub(crate) writer: Mutex<Writer>,
+    pub(crate) staged: Staged,
     pub(crate) pins: Mutex<Pins>,
+    /// Lanes that replay leaves alone: a peer's state that has them is being taken in. `None` while none is.
+    pub(crate) held: Mutex<Option<HashSet<(SiteId, Lane)>>>,
     pub(crate) active: Active,
     pub(crate) unseen: Unseen,
     /// How far this site's lanes have come at the peers.
     pub(crate) acknowledged: Acknowledged,
+    pub(crate) departures: Departures,
     pub(crate) room: Room,
+    pub(crate) policies: Policies,
     pub(crate) visible: Visible,
     pub(crate) holders: Holders,
     pub(crate) fold: Arc<FoldSignal>,
@@ -92,6 +103,8 @@ pub struct Volume {
     pub(crate) folding: Mutex<()>,
     /// Answers to peers were noted and may not have been made.
     pub(crate) repairs: AtomicBool,
+    /// A peer has records of this incarnation that this site has lost: see [`crate::level`].
+    pub(crate) tail_lost: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
     /// Why the site stopped writing.
@@ -170,6 +183,8 @@ impl Volume {
         let objects_dir = Arc::new(Objects::open(store).map_err(io("open the objects below", store))?);
         let dirty = Arc::new(DirtyObjects::new(Arc::clone(&objects_dir)));
         let writer = Writer { clock: Clock::new(last.hlc, options.max_clock_drift), next_file: last.next_file };
+        // What took things out of directories before is not remembered: see `Departures`.
+        let departures = Departures::new(journal.heads().0.map(|head| head.point()));
         let volume = Arc::new(Volume {
             meta,
             store: store.to_owned(),
@@ -181,16 +196,21 @@ impl Volume {
             objects_dir,
             dirty: Arc::clone(&dirty),
             writer: Mutex::new(writer),
+            staged: Staged::open(store).map_err(io("open the staged files below", store))?,
             pins: Mutex::default(),
+            held: Mutex::default(),
             active: Active::default(),
             unseen: Unseen::default(),
             acknowledged: Acknowledged::default(),
+            departures,
             room: Room::default(),
+            policies: Policies::default(),
             visible: Visible::default(),
             holders: Holders::default(),
             fold: Arc::default(),
             folding: Mutex::default(),
             repairs: AtomicBool::new(true),
+            tail_lost: AtomicBool::new(false),
             thread: Mutex::default(),
             closed: AtomicBool::new(false),
             stopped: RwLock::default(),
@@ -207,14 +227,20 @@ impl Volume {
         dirty.flush_all().map_err(io("flush the objects below", store))?;
         volume.journal.start(Box::new(move || dirty.flush()))?;
         volume.load_pins()?;
+        volume.load_policies()?;
+        volume.tail_lost.store(meta::Run::load(&volume.rows)?.tail_lost, Ordering::SeqCst);
         volume.settle_active(power_lost, last.clean)?;
-        volume.run_repairs()?;
+        if !volume.tail_lost.load(Ordering::SeqCst) {
+            volume.run_repairs()?;
+        }
         if power_lost {
             // What was settled must be durable before the power loss is forgotten.
             volume.fold_now()?;
             meta::Run { clean: false, boot, ..meta::Run::load(&volume.rows)? }.save(&volume.db)?;
         }
         volume.reclaim_unheld();
+        volume.policies.enforce();
+        volume.reclaim_absent()?;
         let (signal, weak): (_, Weak<_>) = (Arc::clone(&volume.fold), Arc::downgrade(&volume));
         let thread = std::thread::Builder::new().name("fold".into()).spawn(move || fold::run(&signal, &weak));
         *volume.thread.lock() = Some(thread.map_err(io("start a thread for", store))?);

@@ -249,6 +249,7 @@ fn volume_options(config: &Config) -> VolumeOptions {
         journal_file_bytes: config.journal_file_bytes,
         flush_interval: config.flush_interval,
         max_clock_drift: config.max_clock_drift,
+        site_name: config.site.clone(),
     }
 }
 

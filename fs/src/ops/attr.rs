@@ -38,7 +38,8 @@ impl Volume {
             drop(txn);
             return self.getattr(file);
         }
-        let touched = [inode.created, inode.perms_stamp, inode.mtime_stamp];
+        let times = mtime.map(|_| inode.mtime_stamp);
+        let touched = inode.stamps().into_iter().chain(times);
         let scope = Scope::of(&txn, &[file])?;
         commit_and_settle(txn, &scope, Op::SetAttr { file, perms, atime, mtime, time: now }, touched)?;
         self.getattr(file)

@@ -5,7 +5,7 @@ use proto::ids::FileId;
 use proto::name::{Name, NameError};
 use proto::record::{Kind, MAX_TARGET_BYTES, Move, Op, Perms, SeenEntry};
 
-use super::{Scope, commit_and_settle};
+use super::{Scope, commit_and_settle, touched};
 use crate::error::FsError;
 use crate::store::table::{self, Table};
 use crate::tree::apply::MAX_DEPTH;
@@ -41,7 +41,8 @@ impl Volume {
         let file = txn.new_file()?;
         let time = txn.now();
         let scope = Scope::of(&txn, &[parent])?;
-        commit_and_settle(txn, &scope, Op::Create { file, parent, name, kind, perms, time }, [directory.created])?;
+        let touched = touched::place(&txn, &directory)?;
+        commit_and_settle(txn, &scope, Op::Create { file, parent, name, kind, perms, time }, touched)?;
         self.getattr(file)
     }
 
@@ -114,8 +115,13 @@ impl Volume {
         if target.is_some_and(|target| target.file == source.file) {
             return Ok(());
         }
-        refuse_loop(&txn, &source, new_parent)?;
-        let mut touched = vec![from.created, to.created, source.stamp];
+        let scope = Scope::of(&txn, &[parent, new_parent])?;
+        let mut touched = refuse_loop(&txn, &source, new_parent)?;
+        touched.push(source.stamp);
+        for place in [&from, &to] {
+            touched.extend(touched::place(&txn, place)?);
+        }
+        touched.extend(touched::whole(&txn, scope.urgent(), source.file)?);
         let mut moves = vec![Move {
             entry: source.entry,
             file: source.file,
@@ -126,8 +132,9 @@ impl Volume {
         let mut replaces = Vec::new();
         if let Some(target) = target {
             if mode == RenameMode::Exchange {
-                refuse_loop(&txn, &target, parent)?;
+                touched.extend(refuse_loop(&txn, &target, parent)?);
                 touched.push(target.stamp);
+                touched.extend(touched::whole(&txn, scope.urgent(), target.file)?);
                 moves.push(Move { entry: target.entry, file: target.file, from: new_parent, parent, name });
             } else {
                 check_replace(&txn, &source, &target)?;
@@ -137,7 +144,6 @@ impl Volume {
             }
         }
         let time = txn.now();
-        let scope = Scope::of(&txn, &[parent, new_parent])?;
         commit_and_settle(txn, &scope, Op::Rename { moves, replaces, time }, touched)
     }
 
@@ -161,8 +167,9 @@ impl Volume {
             return Err(FsError::Exists);
         }
         let time = txn.now();
-        let touched = [directory.created, inode.created];
         let scope = Scope::of(&txn, &[new_parent, file])?;
+        let mut touched = touched::place(&txn, &directory)?;
+        touched.extend(touched::whole(&txn, scope.urgent(), file)?);
         commit_and_settle(txn, &scope, Op::Link { file, parent: new_parent, name, time }, touched)?;
         self.getattr(file)
     }
@@ -226,7 +233,8 @@ fn stamps(entries: &[SeenEntry]) -> impl Iterator<Item = Stamp> {
 }
 
 fn remove(txn: Txn<'_>, parent: FileId, directory: &Inode, entries: Vec<SeenEntry>) -> Result<(), FsError> {
-    let mut touched: Vec<_> = stamps(&entries).chain([directory.created]).collect();
+    let mut touched = touched::place(&txn, directory)?;
+    touched.extend(stamps(&entries));
     touched.extend(emptied(&txn, &entries)?);
     let time = txn.now();
     let scope = Scope::of(&txn, &[parent])?;
@@ -236,14 +244,15 @@ fn remove(txn: Txn<'_>, parent: FileId, directory: &Inode, entries: Vec<SeenEntr
 /// Whoever removes a directory has seen it empty, so also every removal in it; a site that has not must not take what it still has
 /// there for something that the remover had not seen.
 fn emptied(txn: &Txn<'_>, entries: &[SeenEntry]) -> Result<Vec<Stamp>, FsError> {
+    let mut emptied = Vec::new();
     for seen in entries {
         if let Some(entry) = txn.entry(seen.entry)?
             && txn.existing(entry.file)?.is_dir()
         {
-            return txn.everything_seen();
+            emptied.extend(touched::emptied(txn, entry.file)?);
         }
     }
-    Ok(Vec::new())
+    Ok(emptied)
 }
 
 fn check_replace(txn: &Txn<'_>, source: &Candidate, target: &Candidate) -> Result<(), FsError> {
@@ -255,18 +264,22 @@ fn check_replace(txn: &Txn<'_>, source: &Candidate, target: &Candidate) -> Resul
     }
 }
 
-/// A directory cannot move to a place below itself.
-fn refuse_loop(txn: &Txn<'_>, moved: &Candidate, new_parent: FileId) -> Result<(), FsError> {
+/// A directory cannot move to a place below itself. Answers the stamps of the entries above the new place: what they are now makes the move
+/// right, so it follows their moves.
+fn refuse_loop(txn: &Txn<'_>, moved: &Candidate, new_parent: FileId) -> Result<Vec<Stamp>, FsError> {
+    let mut above = Vec::new();
     if moved.kind != KindTag::Directory {
-        return Ok(());
+        return Ok(above);
     }
     let mut at = new_parent;
     for _ in 0..MAX_DEPTH {
         if at == moved.file {
             return Err(FsError::Invalid("a directory cannot move below itself"));
         }
-        let Some(entry) = txn.existing(at)?.entry else { return Ok(()) };
-        at = txn.entry(entry)?.ok_or(FsError::NotFound)?.parent;
+        let Some(entry) = txn.existing(at)?.entry else { return Ok(above) };
+        let entry = txn.entry(entry)?.ok_or(FsError::NotFound)?;
+        above.push(entry.stamp);
+        at = entry.parent;
     }
     Err(FsError::Invalid("the directory is in a cycle that another site is about to mend"))
 }

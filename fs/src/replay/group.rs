@@ -89,9 +89,13 @@ impl Volume {
         let objects = self.objects_of(records)?;
         let locks: Vec<_> = objects.values().map(|object| object.write()).collect();
         let txn = Txn::begin(self)?;
+        if self.held.lock().as_ref().is_some_and(|held| held.contains(&(origin, lane))) {
+            return Err(ReplayError::Levelling);
+        }
         let frontier = self.frontier(origin, lane);
         let first = Position { site: origin, incarnation, lane, seq: records[0].seq };
-        let expected = if incarnation == frontier.incarnation { frontier.seq.next() } else { Seq(1) };
+        // A new incarnation begins where the origin's own journal ended.
+        let expected = if incarnation == frontier.incarnation { frontier.seq.next() } else { first.seq };
         if first.seq != expected || incarnation < frontier.incarnation {
             return Err(ReplayError::Gap { expected, got: first.seq });
         }
