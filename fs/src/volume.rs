@@ -1,6 +1,5 @@
 //! One site's open store, and what its parts share.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,6 +19,7 @@ use crate::error::FsError;
 pub use crate::error::OpenError;
 use crate::fold::{self, FoldSignal};
 use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn};
+use crate::level::Held;
 use crate::level::staged::Staged;
 use crate::meta::{self, Meta};
 use crate::ops::{Departures, Holders};
@@ -87,8 +87,8 @@ pub struct Volume {
     pub(crate) writer: Mutex<Writer>,
     pub(crate) staged: Staged,
     pub(crate) pins: Mutex<Pins>,
-    /// Lanes that replay leaves alone: a peer's state that has them is being taken in. `None` while none is.
-    pub(crate) held: Mutex<Option<HashSet<(SiteId, Lane)>>>,
+    /// What replay leaves alone while a peer's state is being taken in.
+    pub(crate) held: Mutex<Held>,
     pub(crate) active: Active,
     pub(crate) unseen: Unseen,
     /// How far this site's lanes have come at the peers.

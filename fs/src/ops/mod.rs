@@ -1,6 +1,7 @@
 //! The operations of a file system, as programs call them: check, make the record, apply it, commit.
 
 mod attr;
+mod below;
 mod computed;
 pub(crate) mod data;
 mod departures;
@@ -12,6 +13,7 @@ mod space;
 mod touched;
 mod xattr;
 
+pub use below::Positions;
 pub(crate) use departures::Departures;
 pub(crate) use open::Holders;
 use proto::hlc::Stamp;
