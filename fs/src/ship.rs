@@ -171,7 +171,7 @@ impl Volume {
     }
 }
 
-fn read_error(error: ReadError, lane: Lane, after: Seq) -> ReadLaneError {
+pub(crate) fn read_error(error: ReadError, lane: Lane, after: Seq) -> ReadLaneError {
     match error {
         ReadError::Truncated { .. } => ReadLaneError::Truncated { lane, after },
         other => ReadLaneError::Fs(FsError::Damaged(other.to_string())),

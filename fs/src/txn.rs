@@ -20,6 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::MutexGuard;
 use proto::codec::DecodeError;
+use proto::history::Histories;
 use proto::hlc::{Clock, Hlc, Stamp};
 use proto::ids::{EntryId, FileId, Lane, LanePoint, Position, Seq};
 use proto::name::Name;
@@ -61,6 +62,8 @@ pub struct Txn<'a> {
     saved_pins: Vec<(FileId, Piece)>,
     /// Objects of inodes that the transaction deletes.
     gone: Vec<FileId>,
+    /// The incarnation that the transaction opens.
+    opened: Option<Histories>,
 }
 
 /// What a commit answers.
@@ -85,8 +88,8 @@ impl<'a> Txn<'a> {
         let writer = volume.writer.lock();
         let next_file = writer.next_file;
         let (rows, effects, invalidations, new_pins, saved_pins) = Default::default();
-        let gone = Vec::new();
-        Ok(Self { volume, writer, rows, effects, invalidations, next_file, new_pins, saved_pins, gone })
+        let (gone, opened) = (Vec::new(), None);
+        Ok(Self { volume, writer, rows, effects, invalidations, next_file, new_pins, saved_pins, gone, opened })
     }
 
     /// A new clock reading, and the position that the next own record of `lane` gets.
@@ -106,6 +109,18 @@ impl<'a> Txn<'a> {
             .ok_or_else(|| FsError::Damaged("this site's file ids are used up".into()))?;
         self.next_file += 1;
         Ok(file)
+    }
+
+    /// The transaction opens an incarnation. What is made in it must not be known anywhere before the opening is durable here, so the commit
+    /// waits for that, under the writer's lock.
+    pub(crate) fn open_incarnation(&mut self, histories: Histories, next_file: u64) {
+        self.opened = Some(histories);
+        self.next_file = self.next_file.max(next_file);
+    }
+
+    /// The counter of the next file created here.
+    pub(crate) fn next_file(&self) -> u64 {
+        self.next_file
     }
 
     /// One row, as this transaction leaves it so far.
@@ -337,6 +352,13 @@ impl<'a> Txn<'a> {
             if let Err(error) = self.volume.remove_object(file) {
                 tracing::warn!(%file, %error, "the content of a removed file keeps its space");
             }
+        }
+        if let Some(histories) = self.opened.take() {
+            if let Err(error) = self.volume.wait_durable(appended.lsn) {
+                let error = std::io::Error::other(error.to_string());
+                return Err(self.volume.stop_writing("a new incarnation could not be made durable", error));
+            }
+            self.volume.incarnations.set_own(histories);
         }
         self.volume.rows.publish(state.puts);
         let mut pins = self.volume.pins.lock();

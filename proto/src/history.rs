@@ -131,15 +131,23 @@ impl LaneHistory {
 
     /// Whether what is at the point is not here, though the own journal goes up to `head` and all that was recovered is here.
     pub fn lacks(&self, point: LanePoint, head: Seq) -> bool {
-        if point.incarnation == self.current() {
-            return point.seq > head;
+        !self.covers(LanePoint { incarnation: self.current(), seq: head }, point)
+    }
+
+    /// Whether who stands at `at` has what is at the point.
+    pub fn covers(&self, at: LanePoint, point: LanePoint) -> bool {
+        if point.incarnation >= at.incarnation {
+            return point <= at;
         }
-        let had =
-            self.openings.iter().flat_map(|opening| opening.recovered.iter().copied().chain([opening.end_before()]));
+        let Some(place) = self.openings.iter().position(|opening| opening.incarnation == at.incarnation) else {
+            // Nothing is known of it but the order.
+            return true;
+        };
+        let passed = &self.openings[..=place];
+        let had = passed.iter().flat_map(|opening| opening.recovered.iter().copied().chain([opening.end_before()]));
         let highest = had.filter(|had| had.incarnation == point.incarnation).map(|had| had.seq).max();
         // What is forgotten was had.
-        let forgotten = self.openings.first().is_some_and(|first| point.incarnation < first.before);
-        !forgotten && highest.is_none_or(|highest| point.seq > highest)
+        point.incarnation < self.openings[0].before || highest.is_some_and(|highest| point.seq <= highest)
     }
 
     /// The same place as `at`, in the newest incarnation that has it.

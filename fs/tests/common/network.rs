@@ -85,14 +85,15 @@ impl Network {
             after = Seq(after.0 - rng.below(4).min(after.0.saturating_sub(known.0)));
         }
         let limit = if all { 1 << 20 } else { 1 << rng.below(21) };
-        let mut records: Vec<_> = self.read(origin, after, limit).into_iter().map(|shipped| shipped.record).collect();
+        let read = self.read(origin, after, limit);
+        let Some(incarnation) = read.first().map(|shipped| shipped.incarnation) else { return false };
+        let same = read.into_iter().take_while(|shipped| shipped.incarnation == incarnation);
+        let mut records: Vec<_> = same.map(|shipped| shipped.record).collect();
         if !all {
             records.truncate(1 + rng.below(40) as usize);
         }
-        if records.is_empty() {
-            return false;
-        }
-        let replayed = peer.volume().replay(origin.id, origin.volume().incarnation(), LANE, &records);
+        peer.volume().note_histories(origin.id, &origin.volume().own_histories()).expect("noted");
+        let replayed = peer.volume().replay(origin.id, incarnation, LANE, &records);
         match replayed.stopped {
             None => {}
             Some(ReplayError::MissingDep(dep)) => {

@@ -212,7 +212,9 @@ impl Store for MemoryStore {
     fn frontiers(&self) -> Result<Vec<Frontier>, FsError> {
         let inner = self.inner.lock();
         let applied = inner.applied.iter();
-        Ok(applied.map(|((origin, lane), point)| Frontier { origin: *origin, lane: *lane, point: *point }).collect())
+        Ok(applied
+            .map(|((origin, lane), point)| Frontier { origin: *origin, lane: *lane, point: *point, hlc: Hlc(0) })
+            .collect())
     }
     fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed {
         let mut inner = self.inner.lock();
