@@ -27,10 +27,12 @@ use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
 use crate::store::table::Table;
+use crate::sync::Acknowledged;
 use crate::tree::inode::{GENESIS, Inode};
 use crate::txn::Writer;
 use crate::types::Invalidation;
 use crate::unseen::Unseen;
+use crate::visible::Visible;
 
 /// How a store is run. What it is stands in the store.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +84,10 @@ pub struct Volume {
     pub(crate) pins: Mutex<Pins>,
     pub(crate) active: Active,
     pub(crate) unseen: Unseen,
+    /// How far this site's lanes have come at the peers.
+    pub(crate) acknowledged: Acknowledged,
     pub(crate) room: Room,
+    pub(crate) visible: Visible,
     pub(crate) holders: Holders,
     pub(crate) fold: Arc<FoldSignal>,
     /// Held during a fold: one at a time.
@@ -182,7 +187,9 @@ impl Volume {
             pins: Mutex::default(),
             active: Active::default(),
             unseen: Unseen::default(),
+            acknowledged: Acknowledged::default(),
             room: Room::default(),
+            visible: Visible::default(),
             holders: Holders::default(),
             fold: Arc::default(),
             folding: Mutex::default(),
@@ -280,6 +287,13 @@ impl Volume {
         self.journal.wait_durable(lsn).map_err(journal_error)
     }
 
+    /// As [`wait_durable`](Self::wait_durable), of replayed batches: returns when programs here see them, too. See [`crate::visible`].
+    pub fn wait_replayed(&self, lsn: Lsn) -> Result<(), FsError> {
+        self.wait_durable(lsn)?;
+        self.visible.wait(lsn);
+        Ok(())
+    }
+
     /// The last batch of the journal.
     pub fn appended(&self) -> Lsn {
         self.journal.appended()
@@ -289,6 +303,17 @@ impl Volume {
         let sink = self.sink.read().clone();
         if let (false, Some(sink)) = (invalidations.is_empty(), sink) {
             sink(invalidations);
+        }
+    }
+
+    /// As [`invalidate`](Self::invalidate), for a batch that is acknowledged after [`wait_replayed`](Self::wait_replayed).
+    pub(crate) fn invalidate_replayed(&self, lsn: Lsn, invalidations: Vec<Invalidation>) {
+        let sink = self.sink.read().clone();
+        match sink {
+            Some(sink) if self.has_sync_directories() && !invalidations.is_empty() => {
+                self.visible.tell(lsn, sink, invalidations);
+            }
+            _ => self.invalidate(&invalidations),
         }
     }
 

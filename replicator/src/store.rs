@@ -34,6 +34,7 @@ pub trait Store: Send + Sync + 'static {
     fn backlog(&self, lane: Lane, acknowledged: Seq) -> Result<Backlog, ReadLaneError>;
     fn frontiers(&self) -> Result<Vec<Frontier>, FsError>;
     fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed;
+    /// Of replayed batches: durable, and seen by programs here.
     fn wait_durable(&self, lsn: Lsn) -> Result<(), FsError>;
     fn set_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint) -> Result<(), FsError>;
     fn acknowledged(&self, peer: SiteId, lane: Lane) -> Result<Option<LanePoint>, FsError>;
@@ -93,7 +94,7 @@ impl Store for Volume {
         self.replay(origin, incarnation, lane, records)
     }
     fn wait_durable(&self, lsn: Lsn) -> Result<(), FsError> {
-        self.wait_durable(lsn)
+        self.wait_replayed(lsn)
     }
     fn set_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint) -> Result<(), FsError> {
         self.set_acknowledged(peer, lane, point)

@@ -44,7 +44,7 @@ impl Volume {
             match self.replay_group(origin, incarnation, lane, rest) {
                 Ok(group) => {
                     lsn = group.committed.appended.lsn;
-                    self.invalidate(&group.committed.invalidations);
+                    self.invalidate_replayed(lsn, group.committed.invalidations);
                     rest = &rest[group.applied..];
                     stopped = group.stopped;
                 }
