@@ -184,7 +184,7 @@ mod tests {
             behind_records: behind,
             behind_bytes: behind.map(|records| records * 100),
             lag_seconds: behind.map(|records| records as f64),
-            stopped: None,
+            ..PeerLaneStatus::default()
         }
     }
 
@@ -198,8 +198,8 @@ mod tests {
             last_error: Some("old".into()),
             last_error_ms: Some(0),
             rate_bytes_per_second: 1,
-            eta_seconds: None,
             lanes,
+            ..PeerStatus::default()
         }
     }
 
