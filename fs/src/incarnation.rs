@@ -10,7 +10,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use parking_lot::RwLock;
 use proto::codec::Reader;
 use proto::history::{Histories, LaneHistory};
@@ -20,6 +22,7 @@ use proto::record::Record;
 
 use crate::active::MAPPED;
 use crate::error::FsError;
+use crate::meta;
 use crate::peers::Frontier;
 use crate::ship::ReadLaneError;
 use crate::store::table::{self, Table};
@@ -92,7 +95,10 @@ impl Volume {
         let range = u64::from(incarnation.0).saturating_mul(FILES_OF_INCARNATION);
         let next_file = range.max(txn.next_file().saturating_add(FILES_OF_INCARNATION));
         txn.open_incarnation(histories, next_file);
+        // What is made from now on has positions and file ids of its own.
+        txn.delete(Table::Meta, Bytes::from_static(meta::TAIL_LOST));
         txn.commit_state()?;
+        self.tail_lost.store(false, Ordering::SeqCst);
         tracing::info!(incarnation = incarnation.0, "opened a new incarnation");
         Ok(incarnation)
     }
@@ -130,11 +136,16 @@ impl Volume {
     /// Whether a record, this site's or another's, is part of this site's state.
     pub(crate) fn covers(&self, position: Position) -> bool {
         let Position { site, lane, .. } = position;
+        let at = if site == self.site() { self.own_point(lane) } else { self.frontier(site, lane) };
+        self.covers_at(at, position)
+    }
+
+    /// Whether who has come as far as `at` in the lane of a record has that record.
+    pub(crate) fn covers_at(&self, at: LanePoint, position: Position) -> bool {
+        let Position { site, lane, .. } = position;
         if site == self.site() {
-            return !self.incarnations.own.read()[lane as usize]
-                .lacks(position.point(), self.journal.lane_head(lane).seq);
+            return self.incarnations.own.read()[lane as usize].covers(at, position.point());
         }
-        let at = self.frontier(site, lane);
         match self.incarnations.others.read().get(&(site, lane)) {
             Some(history) => history.covers(at, position.point()),
             None => position.point() <= at,
@@ -185,7 +196,7 @@ impl Volume {
     pub(crate) fn begin_before_recovery(&self, power_lost: bool, clean: bool) -> Result<(), FsError> {
         let answers = !self.rows.scan(Table::Repair, b"", None, 1)?.is_empty();
         let mapped = self.rows.scan(Table::Active, b"", None, usize::MAX)?.iter().any(|(_, row)| row == MAPPED);
-        if power_lost || answers || (!clean && mapped) {
+        if power_lost || self.tail_is_lost() || answers || (!clean && mapped) {
             self.begin_incarnation(self.incarnation(), &Default::default())?;
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! One site's open store, and what its parts share.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,6 +21,7 @@ pub use crate::error::OpenError;
 use crate::fold::{self, FoldSignal};
 use crate::incarnation::Incarnations;
 use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn};
+use crate::level::staged::Staged;
 use crate::meta::{self, Meta};
 use crate::ops::Holders;
 use crate::pins::Pins;
@@ -81,7 +83,10 @@ pub struct Volume {
     pub(crate) objects: ObjectTable<ObjectState>,
     pub(crate) dirty: Arc<DirtyObjects>,
     pub(crate) writer: Mutex<Writer>,
+    pub(crate) staged: Staged,
     pub(crate) pins: Mutex<Pins>,
+    /// Lanes that replay leaves alone: a peer's state that has them is being taken in. `None` while none is.
+    pub(crate) held: Mutex<Option<HashSet<(SiteId, Lane)>>>,
     pub(crate) active: Active,
     pub(crate) unseen: Unseen,
     /// How far this site's lanes have come at the peers.
@@ -94,6 +99,8 @@ pub struct Volume {
     pub(crate) folding: Mutex<()>,
     /// Answers to peers were noted and may not have been made.
     pub(crate) repairs: AtomicBool,
+    /// A peer has records of this incarnation that this site has lost: see [`crate::level`].
+    pub(crate) tail_lost: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
     /// Why the site stopped writing.
@@ -184,7 +191,9 @@ impl Volume {
             objects_dir,
             dirty: Arc::clone(&dirty),
             writer: Mutex::new(writer),
+            staged: Staged::open(store).map_err(io("open the staged files below", store))?,
             pins: Mutex::default(),
+            held: Mutex::default(),
             active: Active::default(),
             unseen: Unseen::default(),
             acknowledged: Acknowledged::default(),
@@ -194,6 +203,7 @@ impl Volume {
             fold: Arc::default(),
             folding: Mutex::default(),
             repairs: AtomicBool::new(true),
+            tail_lost: AtomicBool::new(false),
             thread: Mutex::default(),
             closed: AtomicBool::new(false),
             stopped: RwLock::default(),
@@ -211,16 +221,20 @@ impl Volume {
         dirty.flush_all().map_err(io("flush the objects below", store))?;
         volume.journal.start(Box::new(move || dirty.flush()))?;
         volume.load_pins()?;
+        volume.tail_lost.store(meta::Run::load(&volume.rows)?.tail_lost, Ordering::SeqCst);
         // A store that was never open lost nothing.
         volume.begin_before_recovery(power_lost && !last.boot.is_empty(), last.clean)?;
         volume.settle_active(power_lost, last.clean)?;
-        volume.run_repairs()?;
+        if !volume.tail_lost.load(Ordering::SeqCst) {
+            volume.run_repairs()?;
+        }
         if power_lost {
             // What was settled must be durable before the power loss is forgotten.
             volume.fold_now()?;
             meta::Run { clean: false, boot, ..meta::Run::load(&volume.rows)? }.save(&volume.db)?;
         }
         volume.reclaim_unheld();
+        volume.reclaim_absent()?;
         let (signal, weak): (_, Weak<_>) = (Arc::clone(&volume.fold), Arc::downgrade(&volume));
         let thread = std::thread::Builder::new().name("fold".into()).spawn(move || fold::run(&signal, &weak));
         *volume.thread.lock() = Some(thread.map_err(io("start a thread for", store))?);

@@ -90,6 +90,9 @@ impl Volume {
         let objects = self.objects_of(records)?;
         let locks: Vec<_> = objects.values().map(|object| object.write()).collect();
         let txn = Txn::begin(self)?;
+        if self.held.lock().as_ref().is_some_and(|held| held.contains(&(origin, lane))) {
+            return Err(ReplayError::Levelling);
+        }
         let frontier = self.frontier(origin, lane);
         let first = Position { site: origin, incarnation, lane, seq: records[0].seq };
         // Where a higher incarnation begins, the caller has checked against the origin's history.

@@ -25,7 +25,7 @@ impl Volume {
         self.reclaim_unheld();
     }
 
-    fn reclaim(&self, origin: SiteId, lane: Lane, stable: LanePoint) -> Result<(), FsError> {
+    pub(crate) fn reclaim(&self, origin: SiteId, lane: Lane, stable: LanePoint) -> Result<(), FsError> {
         let prefix = table::garbage_prefix(origin, lane);
         loop {
             let rows = self.rows.scan(Table::Garbage, &prefix, None, BATCH)?;
@@ -101,7 +101,7 @@ impl Volume {
         self.holders.hold(file) || self.pins.lock().has(file)
     }
 
-    fn reclaim_file(&self, txn: &mut Txn<'_>, file: FileId) -> Result<(), FsError> {
+    pub(crate) fn reclaim_file(&self, txn: &mut Txn<'_>, file: FileId) -> Result<(), FsError> {
         if self.is_held(file) {
             txn.put(Table::Garbage, table::held_key(file), bytes::Bytes::new());
             return Ok(());

@@ -83,6 +83,11 @@ pub fn entry_key(entry: EntryId) -> Key {
     key.into()
 }
 
+/// The entry of an entry's key.
+pub fn entry_of_key(key: &[u8]) -> Result<EntryId, DecodeError> {
+    read_position(key, "the key of an entry").map(EntryId)
+}
+
 /// The key of a name's row.
 pub fn name_key(parent: FileId, name: &[u8]) -> Key {
     let mut key = Vec::with_capacity(8 + name.len());
@@ -308,6 +313,7 @@ mod tests {
         for repair in [Repair::Rewrite(file), Repair::Restore(EntryId(position()))] {
             assert_eq!(repair_of_key(&repair_key(repair)), Ok(repair));
         }
+        assert_eq!(entry_of_key(&entry_key(EntryId(position()))), Ok(EntryId(position())));
         assert_eq!(lane_of_key(&lane_key(SiteId(9), Lane::Bulk)), Ok((SiteId(9), Lane::Bulk)));
         let saved = saved_key(Lane::Sync, Seq(4), 12);
         assert_eq!(extent_of_key(&saved), Ok((Lane::Sync, Seq(4))));
