@@ -152,10 +152,13 @@ impl Volume {
         }
     }
 
-    /// The clock reading of an own record; `None` when it is not durable or no longer in the journal.
+    /// The clock reading of an own record; `None` when it is not in the journal, or no longer.
     pub fn record_clock(&self, lane: Lane, seq: Seq) -> Result<Option<Hlc>, FsError> {
         if seq == Seq::ZERO {
             return Ok(None);
+        }
+        if self.journal.durable_lane_head(lane).seq < seq {
+            self.wait_durable(self.appended())?;
         }
         let batches = match self.journal.read_lane(lane, Seq(seq.0 - 1), 1) {
             Ok(batches) => batches,
