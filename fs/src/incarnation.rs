@@ -22,6 +22,7 @@ use proto::record::Record;
 
 use crate::active::MAPPED;
 use crate::error::FsError;
+use crate::journal::ReadEnd;
 use crate::meta;
 use crate::peers::Frontier;
 use crate::ship::ReadLaneError;
@@ -157,10 +158,7 @@ impl Volume {
         if seq == Seq::ZERO {
             return Ok(None);
         }
-        if self.journal.durable_lane_head(lane).seq < seq {
-            self.wait_durable(self.appended())?;
-        }
-        let batches = match self.journal.read_lane(lane, Seq(seq.0 - 1), 1) {
+        let batches = match self.journal.read_lane(lane, Seq(seq.0 - 1), 1, ReadEnd::Appended) {
             Ok(batches) => batches,
             Err(error) => match crate::ship::read_error(error, lane, seq) {
                 ReadLaneError::Truncated { .. } => return Ok(None),

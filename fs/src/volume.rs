@@ -1,6 +1,5 @@
 //! One site's open store, and what its parts share.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -21,15 +20,17 @@ pub use crate::error::OpenError;
 use crate::fold::{self, FoldSignal};
 use crate::incarnation::Incarnations;
 use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn};
+use crate::level::Held;
 use crate::level::staged::Staged;
 use crate::meta::{self, Meta};
-use crate::ops::Holders;
+use crate::ops::{Departures, Holders};
 use crate::pins::Pins;
+use crate::policy::cache::Policies;
 use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
 use crate::store::table::Table;
-use crate::sync::Acknowledged;
+use crate::sync::{Acknowledged, Board};
 use crate::tree::inode::{GENESIS, Inode};
 use crate::txn::Writer;
 use crate::types::Invalidation;
@@ -37,7 +38,7 @@ use crate::unseen::Unseen;
 use crate::visible::Visible;
 
 /// How a store is run. What it is stands in the store.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct VolumeOptions {
     /// Size of each journal file.
     pub journal_file_bytes: u64,
@@ -45,6 +46,8 @@ pub struct VolumeOptions {
     pub flush_interval: Duration,
     /// A peer whose clock is further ahead is refused.
     pub max_clock_drift: Duration,
+    /// This site's name, as policies name the only writer.
+    pub site_name: String,
 }
 
 impl Default for VolumeOptions {
@@ -53,6 +56,7 @@ impl Default for VolumeOptions {
             journal_file_bytes: 64 << 20,
             flush_interval: Duration::from_millis(20),
             max_clock_drift: Clock::DEFAULT_MAX_DRIFT,
+            site_name: String::new(),
         }
     }
 }
@@ -85,13 +89,17 @@ pub struct Volume {
     pub(crate) writer: Mutex<Writer>,
     pub(crate) staged: Staged,
     pub(crate) pins: Mutex<Pins>,
-    /// Lanes that replay leaves alone: a peer's state that has them is being taken in. `None` while none is.
-    pub(crate) held: Mutex<Option<HashSet<(SiteId, Lane)>>>,
+    /// What replay leaves alone while a peer's state is being taken in.
+    pub(crate) held: Mutex<Held>,
     pub(crate) active: Active,
     pub(crate) unseen: Unseen,
     /// How far this site's lanes have come at the peers.
     pub(crate) acknowledged: Acknowledged,
+    /// Who waits for them.
+    pub(crate) board: Arc<Board>,
+    pub(crate) departures: Departures,
     pub(crate) room: Room,
+    pub(crate) policies: Policies,
     pub(crate) visible: Visible,
     pub(crate) holders: Holders,
     pub(crate) fold: Arc<FoldSignal>,
@@ -179,6 +187,8 @@ impl Volume {
         let objects_dir = Arc::new(Objects::open(store).map_err(io("open the objects below", store))?);
         let dirty = Arc::new(DirtyObjects::new(Arc::clone(&objects_dir)));
         let writer = Writer { clock: Clock::new(last.hlc, options.max_clock_drift), next_file: last.next_file };
+        // What took things out of directories before is not remembered: see `Departures`.
+        let departures = Departures::new(journal.heads().0.map(|head| head.point()));
         let volume = Arc::new(Volume {
             meta,
             incarnations: Incarnations::default(),
@@ -197,7 +207,10 @@ impl Volume {
             active: Active::default(),
             unseen: Unseen::default(),
             acknowledged: Acknowledged::default(),
+            board: Arc::default(),
+            departures,
             room: Room::default(),
+            policies: Policies::default(),
             visible: Visible::default(),
             holders: Holders::default(),
             fold: Arc::default(),
@@ -221,6 +234,7 @@ impl Volume {
         dirty.flush_all().map_err(io("flush the objects below", store))?;
         volume.journal.start(Box::new(move || dirty.flush()))?;
         volume.load_pins()?;
+        volume.load_policies()?;
         volume.tail_lost.store(meta::Run::load(&volume.rows)?.tail_lost, Ordering::SeqCst);
         // A store that was never open lost nothing.
         volume.begin_before_recovery(power_lost && !last.boot.is_empty(), last.clean)?;
@@ -228,12 +242,15 @@ impl Volume {
         if !volume.tail_lost.load(Ordering::SeqCst) {
             volume.run_repairs()?;
         }
+        volume.refresh_members()?;
+        volume.refresh_sync_roots();
         if power_lost {
             // What was settled must be durable before the power loss is forgotten.
             volume.fold_now()?;
             meta::Run { clean: false, boot, ..meta::Run::load(&volume.rows)? }.save(&volume.db)?;
         }
         volume.reclaim_unheld();
+        volume.policies.enforce();
         volume.reclaim_absent()?;
         let (signal, weak): (_, Weak<_>) = (Arc::clone(&volume.fold), Arc::downgrade(&volume));
         let thread = std::thread::Builder::new().name("fold".into()).spawn(move || fold::run(&signal, &weak));
@@ -246,6 +263,7 @@ impl Volume {
         if self.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
+        self.stop_waiting();
         self.stop_folding();
         let result = self.fold_now().and_then(|()| {
             // Under the writer's lock: an operation that began before is in the journal, and the fold did not have it.
@@ -363,13 +381,16 @@ impl Volume {
     /// The site goes read-only until it is restarted, for a reason outside of this store.
     pub fn refuse_writing(&self, why: &str) {
         self.stopped.write().get_or_insert_with(|| why.to_owned());
+        self.board.release(why);
     }
 
     /// The site goes read-only: what it would write could not be trusted. A restart recovers from the journal.
     pub(crate) fn stop_writing(&self, what: &str, error: std::io::Error) -> FsError {
         let why = format!("{what}: {error}");
         tracing::error!(%why, "this site stops writing; restart it when the cause is gone");
-        FsError::ReadOnly(self.stopped.write().get_or_insert(why).clone())
+        let why = self.stopped.write().get_or_insert(why).clone();
+        self.board.release(&why);
+        FsError::ReadOnly(why)
     }
 
     /// Milliseconds since the Unix epoch.
@@ -401,6 +422,7 @@ impl Volume {
 impl Drop for Volume {
     /// Without [`Volume::close`] this is a crash: recovery makes it good.
     fn drop(&mut self) {
+        self.stop_waiting();
         self.stop_folding();
     }
 }
