@@ -63,7 +63,8 @@ impl Victim {
     async fn refusal_of_segment(&self, sealed: Bytes) -> String {
         let mut link = self.greet(hello()).await;
         assert!(matches!(next(&mut link).await, ack_frame::Frame::Welcome(_)));
-        let frame = ShipFrame { frame: Some(ship_frame::Frame::Segment(grpc::Segment { sealed })) };
+        let frame =
+            ShipFrame { frame: Some(ship_frame::Frame::Segment(grpc::Segment { sealed, lane: 2, more: false })) };
         link.frames.send(frame).await.expect("open");
         let reason = refusal(&mut link).await;
         assert!(self.0.sites[0].store.log(BETA, Lane::Normal).is_empty(), "something was applied");
@@ -138,7 +139,8 @@ async fn hostile_segments_are_refused_and_nothing_is_applied() {
     }
     // The same sender is served when it behaves.
     let mut link = victim.greet(hello()).await;
-    let frame = ShipFrame { frame: Some(ship_frame::Frame::Segment(grpc::Segment { sealed: good })) };
+    let frame =
+        ShipFrame { frame: Some(ship_frame::Frame::Segment(grpc::Segment { sealed: good, lane: 2, more: false })) };
     link.frames.send(frame).await.expect("open");
     loop {
         if let ack_frame::Frame::Ack(ack) = next(&mut link).await {

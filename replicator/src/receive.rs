@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use fs::error::FsError;
 use proto::grpc::{self, AckFrame, ShipFrame, ack_frame, ship_frame};
 use proto::hlc::{Drift, Hlc};
@@ -79,10 +80,10 @@ pub enum ReceiveError {
         incarnation: Incarnation,
     },
     /// A segment of a lane that another stream carries.
-    #[error("a segment is refused: this stream does not carry the lane {lane}")]
+    #[error("a segment is refused: this stream does not carry lane number {number}")]
     OtherLane {
-        /// The lane.
-        lane: Lane,
+        /// The lane's number.
+        number: u32,
     },
     /// A segment that does not follow on the one before.
     #[error("a segment is refused: it begins with record {found} of lane {lane}, {expected} comes next")]
@@ -238,10 +239,10 @@ async fn receive<S: Store>(
         workers.spawn(worker.run(batches));
         // The first of an incarnation is record 1; a later incarnation than the frontier's goes on behind it.
         let room = Arc::new(Semaphore::new(permits(hub.config.window_bytes + MAX_SEALED_BYTES as u64) as usize));
-        lanes.push(LaneQueue { lane, next: frontier.seq.next(), queue, room });
+        lanes.push(LaneQueue { lane, next: frontier.seq.next(), pieces: BytesMut::new(), queue, room });
     }
     drop(outcomes);
-    let mut stream = Stream { hub, origin, incarnation, lanes };
+    let mut stream = Stream { hub, origin, channel, incarnation, lanes, acks, received_bytes: 0 };
     let mut stop = hub.stop.subscribe();
     let result = tokio::select! {
         biased;
@@ -267,6 +268,8 @@ async fn receive<S: Store>(
 struct LaneQueue {
     lane: Lane,
     next: Seq,
+    /// The segment that is arriving.
+    pieces: BytesMut,
     /// Bounded by `room`.
     queue: mpsc::UnboundedSender<Arrived>,
     room: Arc<Semaphore>,
@@ -275,8 +278,11 @@ struct LaneQueue {
 struct Stream<'a, S> {
     hub: &'a Arc<Hub<S>>,
     origin: SiteId,
+    channel: Channel,
     incarnation: Incarnation,
     lanes: Vec<LaneQueue>,
+    acks: &'a mpsc::Sender<AckFrame>,
+    received_bytes: u64,
 }
 
 impl<S: Store> Stream<'_, S> {
@@ -287,7 +293,7 @@ impl<S: Store> Stream<'_, S> {
             let Some(frame) = frame else { return Ok(()) };
             self.hub.origin(self.origin, |progress| progress.last_received_ms = Some(clock::wall_ms()));
             match frame.frame {
-                Some(ship_frame::Frame::Segment(segment)) => self.segment(segment).await?,
+                Some(ship_frame::Frame::Segment(piece)) => self.piece(piece).await?,
                 Some(ship_frame::Frame::Stable(stable)) => self.stable(&stable)?,
                 Some(ship_frame::Frame::Heartbeat(heartbeat)) => {
                     self.hub.check_clock(Hlc(heartbeat.clock))?;
@@ -302,23 +308,55 @@ impl<S: Store> Stream<'_, S> {
         }
     }
 
+    /// Puts the pieces of a lane's segment together, and says at once that they are here.
+    async fn piece(&mut self, piece: grpc::Segment) -> Result<(), ReceiveError> {
+        self.received_bytes += piece.sealed.len() as u64;
+        match self.channel {
+            Channel::Sync => {
+                self.hub.peer(self.origin, |progress| progress.sync_at_ms = clock::steady_ms());
+            }
+            Channel::Async => {
+                let received = grpc::Received { bytes: self.received_bytes };
+                // When nobody takes it the stream has ended, which its reader is told.
+                let _ = self.acks.send(AckFrame { frame: Some(ack_frame::Frame::Received(received)) }).await;
+            }
+        }
+        let number = piece.lane;
+        let lane = u8::try_from(number).ok().and_then(Lane::from_u8);
+        let lane = lane.and_then(|lane| self.lanes.iter_mut().find(|each| each.lane == lane));
+        let pieces = &mut lane.ok_or(ReceiveError::OtherLane { number })?.pieces;
+        if pieces.is_empty() && !piece.more {
+            return self.segment(piece.sealed).await;
+        }
+        let bytes = pieces.len() + piece.sealed.len();
+        if bytes > MAX_SEALED_BYTES {
+            return Err(OpenError::TooLong { bytes }.into());
+        }
+        pieces.extend_from_slice(&piece.sealed);
+        if piece.more {
+            return Ok(());
+        }
+        let sealed = std::mem::take(pieces).freeze();
+        self.segment(sealed).await
+    }
+
     /// Hands a segment to its lane if it comes next there. What its header says is believed only so far: opening it proves it.
-    async fn segment(&mut self, segment: grpc::Segment) -> Result<(), ReceiveError> {
-        let run = Header::decode(&segment.sealed)?.run;
+    async fn segment(&mut self, sealed: Bytes) -> Result<(), ReceiveError> {
+        let run = Header::decode(&sealed)?.run;
         if run.origin != self.origin || run.incarnation != self.incarnation {
             return Err(ReceiveError::OtherOrigin { site: run.origin, incarnation: run.incarnation });
         }
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.lane == run.lane) else {
-            return Err(ReceiveError::OtherLane { lane: run.lane });
+            return Err(ReceiveError::OtherLane { number: run.lane as u32 });
         };
         if run.first != lane.next {
             return Err(ReceiveError::Order { lane: run.lane, expected: lane.next, found: run.first });
         }
         lane.next = run.last.next();
-        let permits = permits(segment.sealed.len() as u64);
+        let permits = permits(sealed.len() as u64);
         let Ok(room) = lane.room.clone().acquire_many_owned(permits).await else { return Ok(()) };
         // The opener ends only with an error, which ends this stream too.
-        let _ = lane.queue.send(Arrived { sealed: segment.sealed, room });
+        let _ = lane.queue.send(Arrived { sealed, room });
         Ok(())
     }
 

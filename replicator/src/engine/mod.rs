@@ -24,7 +24,9 @@ use proto::ids::{Incarnation, Lane, LanePoint, Seq};
 
 pub mod backoff;
 mod messages;
+pub mod outbox;
 pub mod shares;
+pub mod window;
 
 use backoff::Backoff;
 pub use messages::{Command, Event, Fault};
