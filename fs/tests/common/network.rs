@@ -36,6 +36,8 @@ pub struct Network {
     stable: Vec<Announced>,
     /// The bytes that a record was made with.
     pub written: BTreeMap<(SiteId, Seq), Vec<u8>>,
+    /// Where the journal of a site ended when its last incarnation began.
+    pub begun: BTreeMap<SiteId, Seq>,
     /// Records waited for others.
     pub waits: u64,
     /// Why the last delivery stopped.
@@ -45,12 +47,36 @@ pub struct Network {
 impl Network {
     pub fn new(sites: usize) -> Self {
         let watermarks = (0..sites).map(|_| Watermarks::default()).collect();
-        Self { watermarks, stable: Vec::new(), written: BTreeMap::new(), waits: 0, why: String::new() }
+        Self {
+            watermarks,
+            stable: Vec::new(),
+            written: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            waits: 0,
+            why: String::new(),
+        }
     }
 
     /// The same links with more sites. Acknowledgements are made anew.
     pub fn joined(before: Network, sites: usize) -> Self {
         Self { written: before.written, ..Self::new(sites) }
+    }
+
+    /// A site's store is older than before: nothing that it knew of acknowledgements counts, and what it wrote since was another's.
+    pub fn restored(&mut self, at: usize, site: &Site) {
+        self.watermarks[at] = Watermarks::default();
+        let head = site.volume().lane_head(LANE).appended;
+        self.written.retain(|(origin, seq), _| *origin != site.id || *seq <= head);
+    }
+
+    /// The last number of the origin's journal that a site has which stands at the point.
+    fn resume(&self, origin: &Site, point: LanePoint) -> Seq {
+        let begun = self.begun.get(&origin.id).copied().unwrap_or(Seq::ZERO);
+        if point.incarnation == origin.volume().incarnation() { point.seq } else { point.seq.min(begun) }
+    }
+
+    fn has(&self, origin: &Site, peer: &Site) -> Seq {
+        self.resume(origin, peer.volume().frontier(origin.id, LANE))
     }
 
     fn read(&self, from: &Site, after: Seq, limit_bytes: usize) -> Vec<ShipRecord> {
@@ -77,22 +103,25 @@ impl Network {
     pub fn deliver(&mut self, sites: &[Site], from: usize, to: usize, rng: &mut Rng, all: bool) -> bool {
         let (origin, peer) = (&sites[from], &sites[to]);
         let before = peer.volume().frontier(origin.id, LANE);
-        let mut after = before.seq;
+        let mut after = self.resume(origin, before);
         if rng.one_in(4) && !all {
             // Sent twice, as after a lost connection, but not what the origin may have dropped.
-            let known =
-                origin.volume().acknowledged(peer.id, LANE).expect("a row").map_or(Seq::ZERO, |point| point.seq);
+            let known = origin.volume().acknowledged(peer.id, LANE).expect("a row");
+            let known = known.map_or(Seq::ZERO, |point| self.resume(origin, point));
             after = Seq(after.0 - rng.below(4).min(after.0.saturating_sub(known.0)));
         }
         let limit = if all { 1 << 20 } else { 1 << rng.below(21) };
-        let mut records: Vec<_> = self.read(origin, after, limit).into_iter().map(|shipped| shipped.record).collect();
+        let mut shipped = self.read(origin, after, limit);
+        let incarnation = shipped.first().map_or(origin.volume().incarnation(), |first| first.incarnation);
+        shipped.truncate(shipped.partition_point(|shipped| shipped.incarnation == incarnation));
+        let mut records: Vec<_> = shipped.into_iter().map(|shipped| shipped.record).collect();
         if !all {
             records.truncate(1 + rng.below(40) as usize);
         }
         if records.is_empty() {
             return false;
         }
-        let replayed = peer.volume().replay(origin.id, origin.volume().incarnation(), LANE, &records);
+        let replayed = peer.volume().replay(origin.id, incarnation, LANE, &records);
         match replayed.stopped {
             None => {}
             Some(ReplayError::MissingDep(dep)) => {
@@ -104,6 +133,7 @@ impl Network {
                     origin.id
                 );
             }
+            Some(ReplayError::Levelling) => {}
             Some(error) => panic!("site {} refuses the lane of {}: {error}", peer.id, origin.id),
         }
         assert_eq!(replayed.applied, peer.volume().frontier(origin.id, LANE));
@@ -125,15 +155,16 @@ impl Network {
     /// What an origin concludes from acknowledgements, and what others conclude from that.
     pub fn conclude(&mut self, sites: &[Site], at: usize) {
         let volume = sites[at].volume();
-        let marks = &mut self.watermarks[at];
-        for (peer, seen) in marks.waiting.clone() {
-            if volume.frontier(sites[peer].id, LANE).seq >= seen.head {
-                marks.confirmed.insert(peer, seen);
-                marks.waiting.remove(&peer);
+        let acknowledged: Vec<_> = self.watermarks[at].acknowledged.values().copied().collect();
+        let lowest = acknowledged.into_iter().map(|point| self.resume(&sites[at], point)).min();
+        for (peer, seen) in self.watermarks[at].waiting.clone() {
+            if self.has(&sites[peer], &sites[at]) >= seen.head {
+                self.watermarks[at].confirmed.insert(peer, seen);
+                self.watermarks[at].waiting.remove(&peer);
             }
         }
+        let marks = &self.watermarks[at];
         if marks.acknowledged.len() == sites.len() - 1 {
-            let lowest = marks.acknowledged.values().map(|point| point.seq).min();
             volume.set_watermark(LANE, lowest.expect("peers"));
         }
         if marks.confirmed.len() == sites.len() - 1 {
@@ -145,12 +176,10 @@ impl Network {
             }
         }
         let mut waiting = Vec::new();
-        for (to, origin, point, heads) in self.stable.drain(..) {
-            let here = sites[to].volume();
-            let covered =
-                heads.iter().all(|(site, head)| *site == to || here.frontier(sites[*site].id, LANE).seq >= *head);
+        for (to, origin, point, heads) in std::mem::take(&mut self.stable) {
+            let covered = heads.iter().all(|(site, head)| *site == to || self.has(&sites[*site], &sites[to]) >= *head);
             if to == at && covered {
-                here.set_stable(sites[origin].id, LANE, point);
+                sites[to].volume().set_stable(sites[origin].id, LANE, point);
             } else {
                 waiting.push((to, origin, point, heads));
             }
@@ -174,7 +203,7 @@ impl Network {
             }
             let level = (0..count).all(|from| {
                 let head = sites[from].volume().lane_head(LANE).appended;
-                sites.iter().all(|to| to.id == sites[from].id || to.volume().frontier(sites[from].id, LANE).seq == head)
+                sites.iter().all(|to| to.id == sites[from].id || self.has(&sites[from], to) == head)
             });
             if level {
                 return;
