@@ -8,7 +8,7 @@ use proto::hlc::Hlc;
 use proto::ids::{FileId, Incarnation, Lane, Seq, SiteId, VolumeId};
 use proto::record::{Op, Record, Time};
 use proto::seal::{Sealer, SealingSalt, VolumeKey};
-use proto::segment::PlainSegment;
+use proto::segment::{Compression, PlainSegment};
 
 use crate::clock;
 use crate::identity::certificate::server_name;
@@ -93,7 +93,8 @@ fn segment(key: u8, origin: SiteId, seqs: std::ops::RangeInclusive<u64>) -> Byte
         Op::SetXattr { file: FileId::ROOT, name: Bytes::from_static(b"user.x"), value: None, time: Time::default() };
     let record = |seq| Record { seq: Seq(seq), hlc: Hlc::from_ms(1), deps: vec![], op: op.clone() };
     let records: Vec<Record> = seqs.map(record).collect();
-    let plain = PlainSegment::build(VOLUME, origin, Incarnation(1), Lane::Normal, &records).expect("built");
+    let plain =
+        PlainSegment::build(VOLUME, origin, Incarnation(1), Lane::Normal, &records, Compression::Auto).expect("built");
     let key = VolumeKey::from_bytes([key; 32]);
     Sealer::new(&key, VOLUME, origin, SealingSalt::from_random([1; 32])).seal(plain).expect("sealed")
 }
