@@ -28,6 +28,10 @@ impl Level {
             return Err(FsError::Invalid("the peer's state has not come whole"));
         };
         self.note_answers()?;
+        // The answers come before the frontiers rise, and so before anything is acknowledged: others count on having all that a site made before that.
+        if !self.volume.tail_is_lost() {
+            self.volume.run_repairs()?;
+        }
         let own = self.volume.site();
         let mut txn = Txn::begin(&self.volume)?;
         for (site, lane, point) in self.theirs.iter().filter(|(site, ..)| *site != own) {
@@ -44,7 +48,6 @@ impl Level {
         if let Err(error) = volume.reclaim_absent() {
             tracing::warn!(%error, "removed files keep their space until the next start");
         }
-        volume.answer_noted();
         Ok(levelled)
     }
 
@@ -84,7 +87,11 @@ impl Level {
             };
         };
         let Some(inode) = txn.inode(entry.file)?.filter(|inode| inode.nlink == 0) else { return Ok(()) };
-        if removal.site == own || removal == ABSENT || !self.theirs.has(removal) || restored.contains(&entry.file) {
+        if removal.site == own
+            || removal == ABSENT
+            || !self.theirs.has(&self.volume, removal)
+            || restored.contains(&entry.file)
+        {
             return Ok(());
         }
         let hidden = if inode.is_dir() {
@@ -93,7 +100,7 @@ impl Level {
         } else {
             // What the peer has not seen, the remover has not seen either. A removal that came as a record was answered then.
             let content = inode.content.position;
-            content.site == own && !self.theirs.has(content) && !is_known(txn, removal)?
+            content.site == own && !self.theirs.has(&self.volume, content) && !is_known(txn, removal)?
         };
         if hidden {
             restored.insert(entry.file);

@@ -100,7 +100,8 @@ impl Volume {
         }
         if !self.inode(file)?.is_dir() {
             let (attribute, value) = (key.attribute(), String::from_utf8_lossy(value));
-            tracing::warn!(%file, %attribute, %value, "refused: only directories have a policy, which can be {}", key.valid());
+            let valid = key.valid();
+            tracing::warn!(%file, %attribute, %value, "refused: only a directory can have this attribute, which can be {valid}");
             return Err(FsError::Invalid("only directories have a policy"));
         }
         Ok(())

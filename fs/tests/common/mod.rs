@@ -4,6 +4,7 @@
 pub mod dump;
 pub mod model;
 pub mod network;
+pub mod policies;
 pub mod work;
 
 use std::sync::{Arc, Weak};
