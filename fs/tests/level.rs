@@ -13,7 +13,7 @@ use fs::level::Levelled;
 use fs::store::db::Db;
 use fs::store::table::Table;
 use fs::types::{SetAttr, SetTime};
-use proto::ids::{FileId, Incarnation, Lane, LanePoint, Seq};
+use proto::ids::{FileId, Incarnation, Lane, LanePoint};
 use tempfile::TempDir;
 
 /// Sites with programs, and what is on its way between them.
@@ -109,33 +109,40 @@ impl World {
             level.take(&chunk).expect("taken in");
             let steps = self.rng.below(4);
             self.work(steps, busy, linked);
-            while !late {
-                let wanted = level.wanted().expect("files");
-                if wanted.is_empty() {
-                    break;
-                }
-                if !self.fetch(&mut level, from, &wanted, busy, linked, breaks) {
-                    return None;
-                }
+            if !late && !self.fetch_all(&mut level, from, busy, linked, breaks) {
+                return None;
             }
             if breaks && self.rng.one_in(8) {
                 return None;
             }
         }
-        loop {
-            let wanted = level.wanted().expect("files");
-            if wanted.is_empty() {
-                break;
-            }
-            if !self.fetch(&mut level, from, &wanted, busy, linked, breaks) {
-                return None;
-            }
+        if !self.fetch_all(&mut level, from, busy, linked, breaks) {
+            return None;
         }
         drop(source);
         if breaks && self.rng.one_in(2) {
             return None;
         }
         Some(level.finish().expect("finished"))
+    }
+
+    fn fetch_all(
+        &mut self,
+        level: &mut fs::level::Level,
+        from: usize,
+        busy: &[usize],
+        linked: &[usize],
+        breaks: bool,
+    ) -> bool {
+        loop {
+            let wanted = level.wanted().expect("files");
+            if wanted.is_empty() {
+                return true;
+            }
+            if !self.fetch(level, from, &wanted, busy, linked, breaks) {
+                return false;
+            }
+        }
     }
 
     fn fetch(
@@ -316,5 +323,4 @@ fn only_one_state_is_taken_in_at_a_time() {
     }
     level.finish().expect("finished");
     assert_eq!(volume.levelling().expect("a row"), None);
-    let _ = Seq::ZERO;
 }
