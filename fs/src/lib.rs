@@ -43,4 +43,5 @@ pub mod tree;
 pub mod txn;
 pub mod types;
 pub mod unseen;
+pub mod visible;
 pub mod volume;

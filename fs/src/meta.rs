@@ -11,7 +11,7 @@ use crate::store::overlay::Overlay;
 use crate::store::table::{Key, Table, Value};
 
 /// The format of everything in a store. A store of another format is not opened.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// What never changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,4 +1,4 @@
-//! This site's own records, as peers get them: in order, durable here, with all their bytes.
+//! This site's own records, as peers get them: in order, with all their bytes; durable here, but for the sync lane.
 
 use bytes::{Bytes, BytesMut};
 use proto::codec::Reader;
@@ -7,7 +7,7 @@ use proto::ids::{Incarnation, Lane, Seq};
 use proto::record::{Data, Edit, Op, Record};
 
 use crate::error::FsError;
-use crate::journal::{BatchKind, Location, ReadError};
+use crate::journal::{BatchKind, Location, ReadEnd, ReadError};
 use crate::ops::data::disk;
 use crate::pins::SavedRange;
 use crate::policy::Compress;
@@ -80,10 +80,14 @@ impl Volume {
         LaneHead { appended: head.seq, durable, lane_bytes: head.lane_bytes }
     }
 
-    /// Durable records after `after`, in order; at least one if there is one, about `limit_bytes` at most.
+    /// Shippable records after `after`, in order; at least one if there is one, about `limit_bytes` at most.
+    ///
+    /// In the sync lane these are all that are appended. A record is in the journal a moment before its rows are visible; what shipping needs of them
+    /// is there before: bytes by value are in the record, bytes by extent in the object, and who reads them waits for the object's lock, which
+    /// the writer holds until it is done.
     pub fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<ShipRecord>, ReadLaneError> {
-        let batches =
-            self.journal.read_lane(lane, after, limit_bytes).map_err(|error| read_error(error, lane, after))?;
+        let batches = self.journal.read_lane(lane, after, limit_bytes, read_end(lane));
+        let batches = batches.map_err(|error| read_error(error, lane, after))?;
         let mut records = Vec::new();
         let mut bytes = 0;
         for batch in batches {
@@ -95,12 +99,9 @@ impl Volume {
                 }
                 let record = self.with_bytes(lane, record)?;
                 bytes += record.data_len();
-                records.push(ShipRecord {
-                    record,
-                    incarnation: batch.incarnation,
-                    lane_bytes: batch.lane_bytes,
-                    compress: Compress::Auto,
-                });
+                let compress = self.compress(&record)?;
+                let (incarnation, lane_bytes) = (batch.incarnation, batch.lane_bytes);
+                records.push(ShipRecord { record, incarnation, lane_bytes, compress });
             }
             // Bytes by extent do not count in the journal's own limit.
             if bytes >= limit_bytes as u64 {
@@ -118,7 +119,7 @@ impl Volume {
         }
         let has =
             self.journal.lane_bytes_at(lane, acknowledged).map_err(|error| read_error(error, lane, acknowledged))?;
-        let oldest = match self.journal.read_lane(lane, acknowledged, 1) {
+        let oldest = match self.journal.read_lane(lane, acknowledged, 1, read_end(lane)) {
             Ok(batches) => match batches.into_iter().next() {
                 Some(batch) => Some(Record::decode(&mut Reader::new(batch.records)).map_err(FsError::from)?.hlc),
                 // Not durable yet: made within the last flush interval.
@@ -127,6 +128,12 @@ impl Volume {
             Err(error) => return Err(read_error(error, lane, acknowledged)),
         };
         Ok(Backlog { records: head.appended.0 - acknowledged.0, bytes: head.lane_bytes.saturating_sub(has), oldest })
+    }
+
+    /// What the policy of the most urgent place says of the content. The rest is short, and goes as it comes.
+    fn compress(&self, record: &Record) -> Result<Compress, FsError> {
+        let Op::Content(change) = &record.op else { return Ok(Compress::Auto) };
+        Ok(self.policies_of(change.file)?.first().map_or(Compress::Auto, |effective| effective.policy.compress))
     }
 
     /// Fills in the bytes of an extent: from the object, and from the journal where the object's have been overwritten since.
@@ -169,6 +176,11 @@ impl Volume {
         }
         Ok(batch.records)
     }
+}
+
+/// See [`LaneHead::shippable`].
+fn read_end(lane: Lane) -> ReadEnd {
+    if lane == Lane::Sync { ReadEnd::Appended } else { ReadEnd::Durable }
 }
 
 fn read_error(error: ReadError, lane: Lane, after: Seq) -> ReadLaneError {

@@ -22,7 +22,7 @@ use crate::txn::Txn;
 use crate::volume::{Volume, encode_point};
 
 /// What belongs to the tree. Everything else is this site's own affair.
-const TABLES: [Table; 5] = [Table::Inode, Table::Entry, Table::Name, Table::Xattr, Table::Garbage];
+const TABLES: [Table; 6] = [Table::Inode, Table::Entry, Table::Name, Table::Xattr, Table::Garbage, Table::Link];
 
 /// The chunks of a snapshot, in order.
 pub struct Snapshot {

@@ -61,6 +61,7 @@ pub struct Txn<'a> {
     saved_pins: Vec<(FileId, Piece)>,
     /// Objects of inodes that the transaction deletes.
     gone: Vec<FileId>,
+    refusable: bool,
 }
 
 /// What a commit answers.
@@ -86,7 +87,19 @@ impl<'a> Txn<'a> {
         let next_file = writer.next_file;
         let (rows, effects, invalidations, new_pins, saved_pins) = Default::default();
         let gone = Vec::new();
-        Ok(Self { volume, writer, rows, effects, invalidations, next_file, new_pins, saved_pins, gone })
+        let refusable = true;
+        Ok(Self { volume, writer, rows, effects, invalidations, next_file, new_pins, saved_pins, gone, refusable })
+    }
+
+    /// No policy refuses the change: it completes one that was made before, here or at a peer, or sets a policy.
+    pub fn unrefused(mut self) -> Self {
+        self.refusable = false;
+        self
+    }
+
+    /// Whether the policy of a place may refuse the change.
+    pub fn is_refusable(&self) -> bool {
+        self.refusable
     }
 
     /// A new clock reading, and the position that the next own record of `lane` gets.
@@ -213,20 +226,14 @@ impl<'a> Txn<'a> {
         self.invalidations.push(Invalidation::Entry { parent, name: name.clone() });
     }
 
-    /// How far every other lane has come here, as stamps for [`deps`]: of an operation that depends on the absence of things.
-    pub fn everything_seen(&self) -> Result<Vec<Stamp>, FsError> {
+    /// How far the other sites' lanes have come here, as stamps for [`deps`]: of an operation that depends on the absence of things.
+    pub fn others_seen(&self) -> Result<Vec<Stamp>, FsError> {
         let mut seen = Vec::new();
         for (key, row) in self.scan(Table::Frontier, b"", usize::MAX)? {
             let (site, lane) = table::lane_of_key(&key)?;
             let LanePoint { incarnation, seq } = decode_point(row)?;
             if site != self.volume.site() && seq > Seq::ZERO {
                 seen.push(Stamp { hlc: Hlc(u64::MAX), position: Position { site, incarnation, lane, seq } });
-            }
-        }
-        for lane in Lane::ALL {
-            let (position, _) = self.nothing_of(lane);
-            if position.seq > Seq::ZERO {
-                seen.push(Stamp { hlc: Hlc(u64::MAX), position });
             }
         }
         Ok(seen)
@@ -346,6 +353,7 @@ impl<'a> Txn<'a> {
             puts: rows.into_iter().map(|((table, key), value)| Put { table, key, value }).collect(),
             effects: std::mem::take(&mut self.effects),
         };
+        let policies = self.volume.policies.change(&state.puts)?;
         let encoded = state.encode();
         let appended = self.volume.append(&batch(kind, first, last, lane_bytes, &encoded, records))?;
         self.writer.next_file = self.next_file;
@@ -359,6 +367,7 @@ impl<'a> Txn<'a> {
             }
         }
         self.volume.rows.publish(state.puts);
+        self.volume.policies.apply(policies);
         let mut pins = self.volume.pins.lock();
         for (file, piece) in self.saved_pins.drain(..) {
             pins.saved(file, &piece);
@@ -368,7 +377,14 @@ impl<'a> Txn<'a> {
         }
         drop(pins);
         let position = Position { seq: last, ..first };
-        Ok(Committed { appended, position, invalidations: std::mem::take(&mut self.invalidations) })
+        let committed = Committed { appended, position, invalidations: std::mem::take(&mut self.invalidations) };
+        let volume = self.volume;
+        drop(self);
+        if kind == BatchKind::Own && first.lane == Lane::Sync {
+            // It ships while it flushes; the others when they are durable, of which the journal tells.
+            volume.journal.tell_progress();
+        }
+        Ok(committed)
     }
 }
 

@@ -118,12 +118,13 @@ impl Volume {
         offset: u64,
         bytes: Vec<u8>,
     ) -> Result<(), FsError> {
-        let txn = Txn::begin(self)?;
+        // The bytes are in the object: refused, they would stay there all the same.
+        let txn = Txn::begin(self)?.unrefused();
         let inode = txn.existing(file)?;
         let time = txn.now();
         let edit = Edit::Write { offset, data: Data::Bytes(Bytes::from(bytes)) };
         let change = ContentChange { file, base: inode.content, edit, mtime: Some(time), mode: None, time };
-        commit_change(txn, change, [inode.created, inode.content], None, object).map(drop)
+        commit_change(txn, change, inode.stamps(), None, object).map(drop)
     }
 
     fn watch(&self, file: FileId) -> Option<Arc<Mutex<Watch>>> {

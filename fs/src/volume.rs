@@ -22,19 +22,22 @@ use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn
 use crate::level::Held;
 use crate::level::staged::Staged;
 use crate::meta::{self, Meta};
-use crate::ops::Holders;
+use crate::ops::{Departures, Holders};
 use crate::pins::Pins;
+use crate::policy::cache::Policies;
 use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
 use crate::store::table::Table;
+use crate::sync::{Acknowledged, Board};
 use crate::tree::inode::{GENESIS, Inode};
 use crate::txn::Writer;
 use crate::types::Invalidation;
 use crate::unseen::Unseen;
+use crate::visible::Visible;
 
 /// How a store is run. What it is stands in the store.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct VolumeOptions {
     /// Size of each journal file.
     pub journal_file_bytes: u64,
@@ -42,6 +45,8 @@ pub struct VolumeOptions {
     pub flush_interval: Duration,
     /// A peer whose clock is further ahead is refused.
     pub max_clock_drift: Duration,
+    /// This site's name, as policies name the only writer.
+    pub site_name: String,
 }
 
 impl Default for VolumeOptions {
@@ -50,6 +55,7 @@ impl Default for VolumeOptions {
             journal_file_bytes: 64 << 20,
             flush_interval: Duration::from_millis(20),
             max_clock_drift: Clock::DEFAULT_MAX_DRIFT,
+            site_name: String::new(),
         }
     }
 }
@@ -85,7 +91,14 @@ pub struct Volume {
     pub(crate) held: Mutex<Held>,
     pub(crate) active: Active,
     pub(crate) unseen: Unseen,
+    /// How far this site's lanes have come at the peers.
+    pub(crate) acknowledged: Acknowledged,
+    /// Who waits for them.
+    pub(crate) board: Arc<Board>,
+    pub(crate) departures: Departures,
     pub(crate) room: Room,
+    pub(crate) policies: Policies,
+    pub(crate) visible: Visible,
     pub(crate) holders: Holders,
     pub(crate) fold: Arc<FoldSignal>,
     /// Held during a fold: one at a time.
@@ -172,6 +185,8 @@ impl Volume {
         let objects_dir = Arc::new(Objects::open(store).map_err(io("open the objects below", store))?);
         let dirty = Arc::new(DirtyObjects::new(Arc::clone(&objects_dir)));
         let writer = Writer { clock: Clock::new(last.hlc, options.max_clock_drift), next_file: last.next_file };
+        // What took things out of directories before is not remembered: see `Departures`.
+        let departures = Departures::new(journal.heads().0.map(|head| head.point()));
         let volume = Arc::new(Volume {
             meta,
             store: store.to_owned(),
@@ -188,7 +203,12 @@ impl Volume {
             held: Mutex::default(),
             active: Active::default(),
             unseen: Unseen::default(),
+            acknowledged: Acknowledged::default(),
+            board: Arc::default(),
+            departures,
             room: Room::default(),
+            policies: Policies::default(),
+            visible: Visible::default(),
             holders: Holders::default(),
             fold: Arc::default(),
             folding: Mutex::default(),
@@ -210,17 +230,21 @@ impl Volume {
         dirty.flush_all().map_err(io("flush the objects below", store))?;
         volume.journal.start(Box::new(move || dirty.flush()))?;
         volume.load_pins()?;
+        volume.load_policies()?;
         volume.tail_lost.store(meta::Run::load(&volume.rows)?.tail_lost, Ordering::SeqCst);
         volume.settle_active(power_lost, last.clean)?;
         if !volume.tail_lost.load(Ordering::SeqCst) {
             volume.run_repairs()?;
         }
+        volume.refresh_members()?;
+        volume.refresh_sync_roots();
         if power_lost {
             // What was settled must be durable before the power loss is forgotten.
             volume.fold_now()?;
             meta::Run { clean: false, boot, ..meta::Run::load(&volume.rows)? }.save(&volume.db)?;
         }
         volume.reclaim_unheld();
+        volume.policies.enforce();
         volume.reclaim_absent()?;
         let (signal, weak): (_, Weak<_>) = (Arc::clone(&volume.fold), Arc::downgrade(&volume));
         let thread = std::thread::Builder::new().name("fold".into()).spawn(move || fold::run(&signal, &weak));
@@ -233,6 +257,7 @@ impl Volume {
         if self.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
+        self.stop_waiting();
         self.stop_folding();
         let result = self.fold_now().and_then(|()| {
             // Under the writer's lock: an operation that began before is in the journal, and the fold did not have it.
@@ -293,6 +318,13 @@ impl Volume {
         self.journal.wait_durable(lsn).map_err(journal_error)
     }
 
+    /// As [`wait_durable`](Self::wait_durable), of replayed batches: returns when programs here see them, too. See [`crate::visible`].
+    pub fn wait_replayed(&self, lsn: Lsn) -> Result<(), FsError> {
+        self.wait_durable(lsn)?;
+        self.visible.wait(lsn);
+        Ok(())
+    }
+
     /// The last batch of the journal.
     pub fn appended(&self) -> Lsn {
         self.journal.appended()
@@ -302,6 +334,17 @@ impl Volume {
         let sink = self.sink.read().clone();
         if let (false, Some(sink)) = (invalidations.is_empty(), sink) {
             sink(invalidations);
+        }
+    }
+
+    /// As [`invalidate`](Self::invalidate), for a batch that is acknowledged after [`wait_replayed`](Self::wait_replayed).
+    pub(crate) fn invalidate_replayed(&self, lsn: Lsn, invalidations: Vec<Invalidation>) {
+        let sink = self.sink.read().clone();
+        match sink {
+            Some(sink) if self.has_sync_directories() && !invalidations.is_empty() => {
+                self.visible.tell(lsn, sink, invalidations);
+            }
+            _ => self.invalidate(&invalidations),
         }
     }
 
@@ -337,13 +380,16 @@ impl Volume {
     /// The site goes read-only until it is restarted, for a reason outside of this store.
     pub fn refuse_writing(&self, why: &str) {
         self.stopped.write().get_or_insert_with(|| why.to_owned());
+        self.board.release(why);
     }
 
     /// The site goes read-only: what it would write could not be trusted. A restart recovers from the journal.
     pub(crate) fn stop_writing(&self, what: &str, error: std::io::Error) -> FsError {
         let why = format!("{what}: {error}");
         tracing::error!(%why, "this site stops writing; restart it when the cause is gone");
-        FsError::ReadOnly(self.stopped.write().get_or_insert(why).clone())
+        let why = self.stopped.write().get_or_insert(why).clone();
+        self.board.release(&why);
+        FsError::ReadOnly(why)
     }
 
     /// Milliseconds since the Unix epoch.
@@ -375,6 +421,7 @@ impl Volume {
 impl Drop for Volume {
     /// Without [`Volume::close`] this is a crash: recovery makes it good.
     fn drop(&mut self) {
+        self.stop_waiting();
         self.stop_folding();
     }
 }

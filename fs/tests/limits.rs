@@ -53,7 +53,7 @@ fn a_full_disk_refuses_and_recovers() {
     Volume::format_sized(&dir, common::VOLUME, SiteId(1), perms, common::JOURNAL_FILE_BYTES).expect("a store");
     let options = VolumeOptions { journal_file_bytes: common::JOURNAL_FILE_BYTES, ..VolumeOptions::default() };
     for round in 0..6 {
-        let volume = Volume::start(&dir, options).expect("the site starts");
+        let volume = Volume::start(&dir, options.clone()).expect("the site starts");
         let mut names = Vec::new();
         let error = loop {
             let name = format!("{round}.{}", names.len());

@@ -17,7 +17,8 @@ use proto::record::{Perms, Record};
 /// A snapshot's chunks, in order.
 pub type Chunks = Box<dyn Iterator<Item = Result<Bytes, FsError>> + Send>;
 
-/// A site's store. Every method may block: it is called from threads that may, never from a task.
+/// A site's store. Methods may block: they are called from threads that may, never from a task; but what peers have acknowledged and whether
+/// they are connected is told from tasks, and returns at once.
 ///
 /// What each method means is said at the method of `Volume` that has its name.
 #[allow(missing_docs)]
@@ -34,6 +35,7 @@ pub trait Store: Send + Sync + 'static {
     fn backlog(&self, lane: Lane, acknowledged: Seq) -> Result<Backlog, ReadLaneError>;
     fn frontiers(&self) -> Result<Vec<Frontier>, FsError>;
     fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed;
+    /// Of replayed batches: durable, and seen by programs here.
     fn wait_durable(&self, lsn: Lsn) -> Result<(), FsError>;
     fn set_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint) -> Result<(), FsError>;
     fn acknowledged(&self, peer: SiteId, lane: Lane) -> Result<Option<LanePoint>, FsError>;
@@ -93,7 +95,7 @@ impl Store for Volume {
         self.replay(origin, incarnation, lane, records)
     }
     fn wait_durable(&self, lsn: Lsn) -> Result<(), FsError> {
-        self.wait_durable(lsn)
+        self.wait_replayed(lsn)
     }
     fn set_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint) -> Result<(), FsError> {
         self.set_acknowledged(peer, lane, point)

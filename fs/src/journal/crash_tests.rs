@@ -254,11 +254,9 @@ fn a_missing_file_is_damage() {
             if checkpoint == durable && file.path == files[0].path {
                 // The oldest file may be gone once it is folded in: its readers are told.
                 let (journal, _) = opened.unwrap();
-                assert!(
-                    Lane::ALL.into_iter().any(|lane| {
-                        matches!(journal.read_lane(lane, Seq::ZERO, 1), Err(ReadError::Truncated { .. }))
-                    })
-                );
+                assert!(Lane::ALL.into_iter().any(|lane| {
+                    matches!(journal.read_lane(lane, Seq::ZERO, 1, ReadEnd::Durable), Err(ReadError::Truncated { .. }))
+                }));
             } else {
                 assert!(matches!(opened, Err(JournalError::Damaged { .. })), "without {}", file.path.display());
             }

@@ -56,7 +56,7 @@ fn lanes_read_as_they_were_written_over_many_recycled_generations() {
                 let after = Seq(above + random.below(head - above + 1));
                 model.check_lane(&journal, lane, after, random.below(20_000) as usize);
                 let below = Seq(random.below(head + 1));
-                match journal.read_lane(lane, below, 1) {
+                match journal.read_lane(lane, below, 1, ReadEnd::Durable) {
                     Err(ReadError::Truncated { floor, .. }) => {
                         assert!(below < floor && floor.0 <= above, "truncated {floor} above the watermark {above}");
                     }
@@ -106,6 +106,8 @@ fn a_lost_footer_is_rebuilt() {
     let intact = image(dir.path());
     let sealed: Vec<_> = journal.files().into_iter().filter(|file| file.used == FileUse::Sealed).collect();
     assert!(sealed.len() > 2);
+    // As after a start: what is in memory needs no footer.
+    journal.shared.writer.lock().recent = recent::Recent::default();
     for file in &sealed {
         let mut bytes = intact[&file.path].clone();
         let len = bytes.len();
@@ -125,6 +127,67 @@ fn a_lost_footer_is_rebuilt() {
     }
 }
 
+/// Damage is noticed only where a reader looks.
+#[test]
+fn a_lane_is_read_without_looking_at_what_others_put_in_between() {
+    let dir = tempfile::tempdir().unwrap();
+    Journal::create(dir.path(), options()).unwrap();
+    let (journal, _) = open_still(dir.path(), Lsn::ZERO).unwrap();
+    let (mut model, mut random) = (Model::default(), Random(3));
+    for _ in 0..4 {
+        model.append_this(&journal, BatchKind::Own, Lane::Sync, 2, vec![1], random.bytes(200)).unwrap();
+        for _ in 0..100 {
+            let bytes = random.bytes(3_000);
+            model.append_this(&journal, BatchKind::Own, Lane::Bulk, 1, vec![1], bytes).unwrap();
+        }
+    }
+    journal.wait_durable(journal.appended()).unwrap();
+    let check = |journal: &Journal| {
+        let files = journal.files();
+        let intact = image(dir.path());
+        let sync: Vec<Lsn> = model.own(Lane::Sync).map(|kept| kept.lsn).collect();
+        let without = |file: &&FileStatus| {
+            file.lsns.is_some_and(|(first, last)| !sync.iter().any(|lsn| (first..=last).contains(lsn)))
+        };
+        let damaged: Vec<_> = files.iter().filter(without).collect();
+        assert!(damaged.len() > 10, "{} of {} files", damaged.len(), files.len());
+        for file in &damaged {
+            fs::write(&file.path, vec![0xff; intact[&file.path].len()]).unwrap();
+        }
+        assert!(journal.read_lane(Lane::Bulk, Seq::ZERO, 1 << 30, ReadEnd::Durable).is_err(), "nothing is damaged");
+        for after in 0..8 {
+            model.check_lane(journal, Lane::Sync, Seq(after), 1 << 30);
+            model.check_lane(journal, Lane::Sync, Seq(after), 1);
+            let before = model.own(Lane::Sync).filter(|kept| kept.last_seq <= Seq(after)).last();
+            let bytes = journal.lane_bytes_at(Lane::Sync, Seq(after)).unwrap();
+            assert_eq!(bytes, before.map_or(0, |kept| kept.lane_bytes));
+        }
+        for (path, bytes) in &intact {
+            fs::write(path, bytes).unwrap();
+        }
+    };
+    check(&journal);
+    // Again when what was kept in memory is gone.
+    journal.close().unwrap();
+    drop(journal);
+    let (journal, _) = open_still(dir.path(), Lsn::ZERO).unwrap();
+    journal.wait_durable(journal.appended()).unwrap();
+    check(&journal);
+}
+
+#[test]
+fn what_is_appended_is_read_before_it_is_durable_if_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    Journal::create(dir.path(), options()).unwrap();
+    let (journal, _) = open_still(dir.path(), Lsn::ZERO).unwrap();
+    let mut model = Model::default();
+    model.append_this(&journal, BatchKind::Own, Lane::Sync, 1, vec![1], vec![1; 100]).unwrap();
+    let read = |end| journal.read_lane(Lane::Sync, Seq::ZERO, 1, end).unwrap().len();
+    assert_eq!((read(ReadEnd::Durable), read(ReadEnd::Appended)), (0, 1));
+    journal.wait_durable(Lsn(1)).unwrap();
+    assert_eq!((read(ReadEnd::Durable), read(ReadEnd::Appended)), (1, 1));
+}
+
 #[test]
 fn a_damaged_batch_stops_its_reader() {
     let dir = tempfile::tempdir().unwrap();
@@ -139,11 +202,11 @@ fn a_damaged_batch_stops_its_reader() {
     let mut bytes = fs::read(file).unwrap();
     bytes[model.kept[1].location.offset as usize + 120] ^= 1;
     fs::write(file, bytes).unwrap();
-    assert_eq!(journal.read_lane(Lane::High, Seq(0), 1).unwrap().len(), 1);
-    let read = journal.read_lane(Lane::High, Seq(1), 1);
+    assert_eq!(journal.read_lane(Lane::High, Seq(0), 1, ReadEnd::Durable).unwrap().len(), 1);
+    let read = journal.read_lane(Lane::High, Seq(1), 1, ReadEnd::Durable);
     assert!(matches!(read, Err(ReadError::Journal(JournalError::Damaged { lsn: Lsn(2), .. }))));
     assert!(matches!(journal.read_at(model.kept[1].location), Err(ReadError::Unreadable { .. })));
-    assert_eq!(journal.read_lane(Lane::High, Seq(2), 1).unwrap().len(), 1);
+    assert_eq!(journal.read_lane(Lane::High, Seq(2), 1, ReadEnd::Durable).unwrap().len(), 1);
     let nowhere = Location { offset: model.kept[1].location.offset + 32, ..model.kept[1].location };
     assert!(matches!(journal.read_at(nowhere), Err(ReadError::Unreadable { .. })));
 }
@@ -306,7 +369,7 @@ fn a_batch_out_of_order_or_too_large_is_refused_and_changes_nothing() {
     // A new incarnation leaves out what peers know of the lost tail.
     assert_eq!(journal.append(&own(2, 7, 7)).unwrap().lsn, Lsn(2));
     journal.wait_durable(Lsn(2)).unwrap();
-    let read = journal.read_lane(Lane::Normal, Seq(3), 1).unwrap();
+    let read = journal.read_lane(Lane::Normal, Seq(3), 1, ReadEnd::Durable).unwrap();
     assert_eq!((read[0].first_seq, read[0].incarnation), (Seq(7), Incarnation(2)));
 }
 

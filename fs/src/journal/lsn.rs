@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use proto::ids::{Incarnation, Lane, Seq};
+use proto::ids::{Incarnation, Lane, LanePoint, Seq};
 
 /// A batch's number in this site's journal, over all lanes, counted from 1 without gaps. 0 stands before the first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -43,6 +43,11 @@ pub struct LaneHead {
 }
 
 impl LaneHead {
+    /// The position of the last record, as a point of the lane.
+    pub fn point(&self) -> LanePoint {
+        LanePoint { incarnation: self.incarnation, seq: self.seq }
+    }
+
     /// Before the first record.
     pub const START: LaneHead = LaneHead { incarnation: Incarnation(0), seq: Seq::ZERO, lane_bytes: 0 };
 }

@@ -23,7 +23,7 @@
 //! | `file` | a file on the disk and its life |
 //! | `scan` | batches of one file in order |
 //! | `writer`, `commit` | append, flush |
-//! | `reader`, `cursors` | reading back |
+//! | `reader`, `cursors`, `recent` | reading back |
 //! | `recovery`, `recovered` | the intact end after a crash |
 //! | `recycle`, `upkeep` | the truncation rule, the thread that obeys it |
 //! | `stages` | the order of stages |
@@ -36,6 +36,7 @@ mod footer;
 mod format;
 mod lsn;
 mod reader;
+mod recent;
 mod recovered;
 mod recovery;
 mod recycle;
@@ -69,7 +70,7 @@ pub use self::commit::BeforeFlush;
 pub use self::error::{JournalError, ReadError};
 pub use self::format::{BatchHeader, BatchKind};
 pub use self::lsn::{Heads, LaneHead, Lsn};
-pub use self::reader::{OwnBatch, OwnedBatch};
+pub use self::reader::{OwnBatch, OwnedBatch, ReadEnd};
 pub use self::recovered::{Cut, Recovered};
 pub use self::writer::{Appended, Batch, Location, MAX_BATCH_BYTES};
 
@@ -242,10 +243,16 @@ impl Journal {
         self.shared.read_at(location)
     }
 
-    /// Durable own batches of the lane that hold records after `after`, in order; at least one if there is one, and no more
+    /// Own batches of the lane that hold records after `after`, in order, up to `end`; at least one if there is one, and no more
     /// once they have `limit_bytes` of records.
-    pub fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<OwnBatch>, ReadError> {
-        self.shared.read_lane(lane, after, limit_bytes)
+    pub fn read_lane(
+        &self,
+        lane: Lane,
+        after: Seq,
+        limit_bytes: usize,
+        end: ReadEnd,
+    ) -> Result<Vec<OwnBatch>, ReadError> {
+        self.shared.read_lane(lane, after, limit_bytes, end)
     }
 
     /// All batches up to `lsn` are folded in durably and the objects that they wrote are flushed. They must be durable here.
@@ -268,10 +275,25 @@ impl Journal {
         self.shared.upkeep.ask();
     }
 
+    /// What [`Journal::set_watermark`] has said of each lane.
+    pub fn watermarks(&self) -> [Seq; Lane::ALL.len()] {
+        self.shared.writer.lock().watermarks
+    }
+
+    /// The last own record of every lane.
+    pub fn heads(&self) -> Heads {
+        self.shared.writer.lock().heads
+    }
+
     /// Sets who is told, at once and on the thread that made it, when more is durable, or the journal has failed. It must not block. Nobody is told of
-    /// an append: peers get what is durable, and waking a thread for each record costs more than the record.
+    /// an append but by [`Journal::tell_progress`]: most lanes ship what is durable, and waking a thread for each record costs more than the record.
     pub fn on_progress(&self, listener: Box<dyn Fn() + Send + Sync>) {
         self.shared.set_listener(listener.into());
+    }
+
+    /// Tells whoever listens to look again.
+    pub fn tell_progress(&self) {
+        self.shared.tell_progress();
     }
 
     /// What the files take on the disk, in bytes.

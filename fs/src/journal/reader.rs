@@ -11,9 +11,22 @@ use super::file::LiveFile;
 use super::footer::{Point, Points};
 use super::format::{BATCHES_AT, BatchHeader, BatchKind};
 use super::lsn::Lsn;
+use super::recent::Begin;
 use super::scan::FileScan;
 use super::shared::Shared;
 use super::writer::Location;
+
+/// A read that passes this much of other batches looks where its lane goes on.
+const JUMP_AFTER_BYTES: u64 = 32 << 10;
+
+/// Up to where a lane is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadEnd {
+    /// What survives power loss.
+    Durable,
+    /// What survives the process.
+    Appended,
+}
 
 /// A batch as it was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,19 +88,46 @@ impl Shared {
         Err(if generation < self.oldest_generation() { gone } else { unreadable })
     }
 
-    /// Durable own batches of the lane that hold records after `after`, in order; at least one if there is one, and no more
+    /// Own batches of the lane that hold records after `after`, in order, up to `end`; at least one if there is one, and no more
     /// once they have `limit_bytes` of records.
-    pub fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<OwnBatch>, ReadError> {
-        let (durable, head) = {
-            let state = self.commit.state.lock();
-            (state.durable, state.heads.get(lane))
+    ///
+    /// The cost does not grow with what stands between them: where other batches go on for longer than the points are apart, the points say
+    /// where the lane goes on, and files without a record of the lane are left out.
+    pub fn read_lane(
+        &self,
+        lane: Lane,
+        after: Seq,
+        limit_bytes: usize,
+        end: ReadEnd,
+    ) -> Result<Vec<OwnBatch>, ReadError> {
+        let (until, head) = match end {
+            ReadEnd::Durable => {
+                let state = self.commit.state.lock();
+                (state.durable, state.heads.get(lane))
+            }
+            ReadEnd::Appended => {
+                let writer = self.writer.lock();
+                (writer.appended, writer.heads.get(lane))
+            }
         };
-        let mut walk = self.walk(lane, after, durable)?;
         let (mut batches, mut bytes) = (Vec::new(), 0);
         let mut at = (after, 0);
+        if after >= head.seq {
+            return Ok(batches);
+        }
+        let mut walk = self.walk(lane, after, until)?;
+        let (mut passed_bytes, mut jump_after) = (0, JUMP_AFTER_BYTES);
         while at.0 < head.seq && (batches.is_empty() || bytes < limit_bytes) {
+            let next_file = walk.is_at_end_of_file();
+            if next_file || passed_bytes > jump_after {
+                // Where there is no better place in this file, the next record is no further than the points are apart.
+                jump_after = if walk.jump(at.0)? || next_file { JUMP_AFTER_BYTES } else { u64::MAX };
+                passed_bytes = 0;
+            }
             let Some(header) = walk.peek()? else { break };
+            passed_bytes += header.total_bytes();
             if header.kind == BatchKind::Own && header.lane == lane && header.last_seq > after {
+                (passed_bytes, jump_after) = (0, JUMP_AFTER_BYTES);
                 let Some(records) = walk.scan.records(&header)? else { return Err(walk.lost()) };
                 bytes += records.len();
                 at = (header.last_seq, header.lane_bytes);
@@ -124,6 +164,7 @@ impl Shared {
         }
         let mut walk = self.walk(lane, seq, appended)?;
         let mut bytes = walk.lane_bytes;
+        // A walk begins at the last point before the next record: that is at most as far away as the points are from each other.
         while let Some(header) = walk.peek()? {
             if header.kind == BatchKind::Own && header.lane == lane {
                 if header.last_seq > seq {
@@ -140,7 +181,15 @@ impl Shared {
     /// Starts at the latest known place that has no record of the lane after `after` before it; ends behind `until`.
     fn walk(&self, lane: Lane, after: Seq, until: Lsn) -> Result<Walk<'_>, ReadError> {
         let cursor = self.cursors.lock().find(lane, after);
-        let view = self.file_of(lane, after)?;
+        let (view, recent) = self.file_of(lane, after)?;
+        let recent = recent.map(|begin| Cursor {
+            lane,
+            seq: begin.before,
+            lane_bytes: begin.lane_bytes,
+            location: begin.location,
+            lsn: begin.lsn,
+        });
+        let cursor = [cursor, recent].into_iter().flatten().max_by_key(|cursor| cursor.lsn);
         let start = view.live.header;
         let cursor = cursor.filter(|cursor| cursor.location.generation >= start.generation);
         let point = match (view.point, cursor) {
@@ -171,24 +220,25 @@ impl Shared {
         self.cursors.lock().put(cursor);
     }
 
-    /// The last file before which the lane has no record after `after`.
-    fn file_of(&self, lane: Lane, after: Seq) -> Result<FileView, ReadError> {
+    /// The last file before which the lane has no record after `after`, and the batch that goes on from there if it is one of the latest.
+    fn file_of(&self, lane: Lane, after: Seq) -> Result<(FileView, Option<Begin>), ReadError> {
         let writer = self.writer.lock();
         let floor = writer.oldest().header.heads.get(lane).seq;
         if after < floor {
             return Err(ReadError::Truncated { lane, after, floor });
         }
+        let recent = writer.recent.find(lane, after);
         let active = &writer.active;
         if active.live.header.heads.get(lane).seq <= after {
             let point = active.points.last_where(|point| point.heads.get(lane).seq <= after).copied();
             let first =
                 Point { offset: BATCHES_AT, lsn: active.live.header.first_lsn, heads: active.live.header.heads };
             let (live, point) = (active.live.clone(), Some(point.unwrap_or(first)));
-            return Ok(FileView { live, end: active.tail, last_lsn: Lsn(u64::MAX), point });
+            return Ok((FileView { live, end: active.tail, last_lsn: Lsn(u64::MAX), point }, recent));
         }
         let behind = writer.sealed.partition_point(|file| file.live.header.heads.get(lane).seq <= after);
         let file = &writer.sealed[behind.saturating_sub(1)];
-        Ok(FileView { live: file.live.clone(), end: u64::MAX, last_lsn: file.last_lsn, point: None })
+        Ok((FileView { live: file.live.clone(), end: u64::MAX, last_lsn: file.last_lsn, point: None }, recent))
     }
 
     /// The first live file of at least this generation.
@@ -260,12 +310,26 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    fn is_at_end_of_file(&self) -> bool {
+        self.scan.lsn() > self.last_lsn
+    }
+
+    /// Leaves out what has no record of the lane after `seq`, up to which it was read. False where there is nothing to leave out.
+    fn jump(&mut self, seq: Seq) -> Result<bool, ReadError> {
+        let further = self.shared.walk(self.lane, seq, self.until)?;
+        let is_further = further.scan.lsn() > self.scan.lsn();
+        if is_further {
+            (self.scan, self.last_lsn) = (further.scan, further.last_lsn);
+        }
+        Ok(is_further)
+    }
+
     /// The next batch's header; `None` at the end.
     fn peek(&mut self) -> Result<Option<BatchHeader>, ReadError> {
         if self.scan.lsn() > self.until {
             return Ok(None);
         }
-        if self.scan.lsn() > self.last_lsn {
+        if self.is_at_end_of_file() {
             let next = self.shared.file_from(self.scan.file().header.generation + 1);
             let Some(next) = next.filter(|next| next.live.header.first_lsn == self.scan.lsn()) else {
                 return Err(self.lost());

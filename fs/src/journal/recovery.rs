@@ -24,6 +24,7 @@ use super::file::{JournalFile, LiveFile, list, sync_dir};
 use super::footer::{Point, Points};
 use super::format::{ALIGN_BYTES, BATCHES_AT, BadHeader, FILE_HEADER_BYTES, FileHeader, FileState};
 use super::lsn::{Heads, Lsn};
+use super::recent::Recent;
 use super::recovered::{Cut, Recovered};
 use super::scan::{FileScan, sweep};
 use super::upkeep::SPARE_FILES;
@@ -99,6 +100,7 @@ pub fn recover(dir: &Path, options: &JournalOptions, checkpoint: Lsn) -> Result<
         // What the process wrote before it was killed may not have been flushed.
         dirty: files.live[start..end.file].iter().map(|file| file.on_disk.clone()).collect(),
         dir_dirty: true,
+        recent: Recent::default(),
         next_generation: files.generation + 1,
         next_number: files.number + 1,
         checkpoint,

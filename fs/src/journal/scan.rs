@@ -9,10 +9,10 @@ use super::file::LiveFile;
 use super::format::{ALIGN_BYTES, BATCH_HEADER_BYTES, BATCH_MAGIC, BATCHES_AT, BatchHeader, body_sum};
 use super::lsn::Lsn;
 
-/// How much is read at once.
+/// How much is read at once at most,
 const WINDOW_BYTES: u64 = 1 << 20;
-/// How much is read at once when one batch is wanted.
-const SMALL_WINDOW_BYTES: u64 = 16 << 10;
+/// and at first: who wants one batch, or the last of a lane, does not wait for more.
+const FIRST_WINDOW_BYTES: u64 = 16 << 10;
 /// Records shorter than this are copied, so that they don't keep a whole window in memory.
 const COPY_BELOW_BYTES: usize = 16 << 10;
 
@@ -37,12 +37,12 @@ impl FileScan {
     /// Starts at `offset`, where the batch `lsn` begins.
     pub fn at(file: Arc<LiveFile>, end: u64, offset: u64, lsn: Lsn) -> Self {
         let end = end.min(file.batches_end());
-        Self { file, end, offset, lsn, window: Bytes::new(), window_at: 0, read_bytes: WINDOW_BYTES }
+        Self { file, end, offset, lsn, window: Bytes::new(), window_at: 0, read_bytes: FIRST_WINDOW_BYTES }
     }
 
     /// The one batch at `offset`, whatever its number; `None` when none begins there.
     pub fn one(file: Arc<LiveFile>, end: u64, offset: u64) -> Result<Option<(Self, BatchHeader)>, JournalError> {
-        let mut scan = Self { read_bytes: SMALL_WINDOW_BYTES, ..Self::at(file, end, offset, Lsn::ZERO) };
+        let mut scan = Self::at(file, end, offset, Lsn::ZERO);
         if offset < BATCHES_AT || offset + BATCH_HEADER_BYTES as u64 > scan.end {
             return Ok(None);
         }
@@ -122,6 +122,7 @@ impl FileScan {
             }
             self.file.on_disk.read(&mut window[kept..], at + kept as u64)?;
             (self.window, self.window_at) = (window.into(), at);
+            self.read_bytes = (self.read_bytes * 2).min(WINDOW_BYTES);
         }
         let from = (at - self.window_at) as usize;
         Ok(self.window.slice(from..from + len))

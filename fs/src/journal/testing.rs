@@ -163,7 +163,7 @@ impl Model {
             self.own(lane).filter(|kept| kept.last_seq > after && kept.lsn <= durable).cloned().collect();
         let (mut at, mut read) = (after, Vec::new());
         loop {
-            let batches = journal.read_lane(lane, at, limit).unwrap();
+            let batches = journal.read_lane(lane, at, limit, ReadEnd::Durable).unwrap();
             let Some(last) = batches.last() else { break };
             at = last.last_seq;
             read.extend(batches);

@@ -17,6 +17,7 @@ use super::format::{
     ALIGN_BYTES, BATCH_HEADER_BYTES, BATCHES_AT, BatchHeader, BatchKind, FileHeader, FileState, batch_bytes, body_sum,
 };
 use super::lsn::{Heads, Lsn};
+use super::recent::Recent;
 
 /// What a batch may take in the file at most, with header and padding; no more than a file holds, either.
 pub const MAX_BATCH_BYTES: u64 = 8 << 20;
@@ -94,6 +95,8 @@ pub struct Writer {
     pub heads: Heads,
     /// The size of files that are made from now on; those that are there may have another.
     pub file_bytes: u64,
+    /// Where the latest own batches begin.
+    pub recent: Recent,
     /// Spare files.
     pub ready: Vec<Arc<JournalFile>>,
     /// Full files written to since the last flush began.
@@ -171,6 +174,9 @@ impl Writer {
         self.active.points.note(Point { offset, lsn, heads: self.heads });
         self.active.tail += bytes;
         self.appended = lsn;
+        if header.kind == BatchKind::Own {
+            self.recent.note(header.lane, self.heads.get(header.lane), location, lsn);
+        }
         header.advance(&mut self.heads);
         Ok(Appended { lsn, location })
     }

@@ -187,7 +187,7 @@ impl Volume {
         let mode = Some(without_suid(inode.perms.mode)).filter(|mode| kill_suid && *mode != inode.perms.mode);
         let change = ContentChange { file, base: inode.content, edit, mtime: Some(time), mode, time };
         self.save_overwritten(&mut txn, object, inode.size, &change)?;
-        let touched = [inode.created, inode.content];
+        let touched = inode.stamps();
         let effect = effect_of(&change.edit, inode.size, 0);
         self.make_room(object, inode.size, &change.edit)?;
         let committed = commit_change(txn, change, touched, effect, object)?;

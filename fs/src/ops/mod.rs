@@ -1,16 +1,23 @@
 //! The operations of a file system, as programs call them: check, make the record, apply it, commit.
 
 mod attr;
+mod below;
+mod computed;
 pub(crate) mod data;
+mod departures;
 mod lookup;
 mod namespace;
 mod open;
 mod scope;
 mod space;
+mod touched;
 mod xattr;
 
+pub use below::Positions;
+pub(crate) use departures::Departures;
 pub(crate) use open::Holders;
 use proto::hlc::Stamp;
+use proto::ids::{FileId, Position};
 use proto::record::{Op, Record};
 pub(crate) use scope::Scope;
 
@@ -29,21 +36,42 @@ pub(crate) fn commit(
     let lane = scope.lane(&txn, &seen);
     let stamp = txn.next_stamp(lane);
     let deps = deps(stamp.position.site, lane, seen);
+    note_departures(&txn, stamp.position, &op);
     apply::apply(&mut txn, stamp, &op).map_err(local)?;
     let record = Record { seq: stamp.position.seq, hlc: stamp.hlc, deps, op };
     txn.commit_own(lane, &record, &Default::default())
 }
 
-/// As [`commit`], and waits for the other sites where the policies say so.
+/// Under the writer's lock and before the commit: nobody can see the directory without what the record takes out of it, and not find that noted.
+fn note_departures(txn: &Txn<'_>, position: Position, op: &Op) {
+    let volume = txn.volume;
+    let note = |directory| volume.departures.note(directory, position, || volume.journal.watermarks());
+    match op {
+        Op::Remove { parent, .. } => note(*parent),
+        Op::Rename { moves, .. } => {
+            // What is replaced stood where the first goes.
+            let from = moves.iter().map(|to| to.from);
+            from.chain(moves.first().map(|to| to.parent)).for_each(note);
+        }
+        _ => {}
+    }
+}
+
+/// As [`commit`], and waits for the other sites where the policies say so; where they are known not to answer and must, nothing is changed. `held` are
+/// the directories that the kernel may hold until the operation is answered (others do no harm), see [`crate::visible`].
 pub(crate) fn commit_and_settle(
     txn: Txn<'_>,
     scope: &Scope,
     op: Op,
     seen: impl IntoIterator<Item = Stamp>,
+    held: &[FileId],
 ) -> Result<(), FsError> {
     let volume = txn.volume;
+    if txn.is_refusable() {
+        volume.check_peers(scope)?;
+    }
     let committed = commit(txn, scope, op, seen)?;
-    volume.settle(scope, committed.position, committed.appended.lsn)
+    volume.settle(scope, committed.position, committed.appended.lsn, held)
 }
 
 /// A local operation was checked before: that it is refused now means that the store contradicts itself.

@@ -5,7 +5,7 @@ use proto::ids::FileId;
 use proto::name::{Name, NameError};
 use proto::record::{Kind, MAX_TARGET_BYTES, Move, Op, Perms, SeenEntry};
 
-use super::{Scope, commit_and_settle};
+use super::{Scope, commit_and_settle, touched};
 use crate::error::FsError;
 use crate::store::table::{self, Table};
 use crate::tree::apply::MAX_DEPTH;
@@ -41,7 +41,9 @@ impl Volume {
         let file = txn.new_file()?;
         let time = txn.now();
         let scope = Scope::of(&txn, &[parent])?;
-        commit_and_settle(txn, &scope, Op::Create { file, parent, name, kind, perms, time }, [directory.created])?;
+        let touched = touched::place(&txn, &directory)?;
+        let op = Op::Create { file, parent, name, kind, perms, time };
+        commit_and_settle(txn, &scope, op, touched, &[parent])?;
         self.getattr(file)
     }
 
@@ -70,7 +72,7 @@ impl Volume {
             return Err(FsError::IsDirectory);
         }
         let removed = seen(&txn, candidates.iter().filter(|candidate| candidate.kind != KindTag::Directory))?;
-        remove(txn, parent, &directory, removed)
+        remove(txn, parent, &directory, visible.file, removed)
     }
 
     /// Removes an empty directory.
@@ -87,7 +89,7 @@ impl Volume {
             return Err(FsError::NotEmpty);
         }
         let removed = removable(&txn, &candidates)?;
-        remove(txn, parent, &directory, removed)
+        remove(txn, parent, &directory, visible.file, removed)
     }
 
     /// Moves a name.
@@ -114,8 +116,13 @@ impl Volume {
         if target.is_some_and(|target| target.file == source.file) {
             return Ok(());
         }
-        refuse_loop(&txn, &source, new_parent)?;
-        let mut touched = vec![from.created, to.created, source.stamp];
+        let scope = Scope::of(&txn, &[parent, new_parent])?;
+        let mut touched = refuse_loop(&txn, &source, new_parent)?;
+        touched.push(source.stamp);
+        for place in [&from, &to] {
+            touched.extend(touched::place(&txn, place)?);
+        }
+        touched.extend(touched::whole(&txn, scope.urgent(), source.file)?);
         let mut moves = vec![Move {
             entry: source.entry,
             file: source.file,
@@ -126,19 +133,19 @@ impl Volume {
         let mut replaces = Vec::new();
         if let Some(target) = target {
             if mode == RenameMode::Exchange {
-                refuse_loop(&txn, &target, parent)?;
+                touched.extend(refuse_loop(&txn, &target, parent)?);
                 touched.push(target.stamp);
+                touched.extend(touched::whole(&txn, scope.urgent(), target.file)?);
                 moves.push(Move { entry: target.entry, file: target.file, from: new_parent, parent, name });
             } else {
                 check_replace(&txn, &source, &target)?;
                 replaces = removable(&txn, &targets)?;
-                touched.extend(stamps(&replaces));
-                touched.extend(emptied(&txn, &replaces)?);
+                touched.extend(touched::removed(&txn, &replaces)?);
             }
         }
         let time = txn.now();
-        let scope = Scope::of(&txn, &[parent, new_parent])?;
-        commit_and_settle(txn, &scope, Op::Rename { moves, replaces, time }, touched)
+        let held = [parent, new_parent, source.file, target.map_or(source.file, |target| target.file)];
+        commit_and_settle(txn, &scope, Op::Rename { moves, replaces, time }, touched, &held)
     }
 
     /// One more name for an inode that is not a directory.
@@ -161,9 +168,11 @@ impl Volume {
             return Err(FsError::Exists);
         }
         let time = txn.now();
-        let touched = [directory.created, inode.created];
         let scope = Scope::of(&txn, &[new_parent, file])?;
-        commit_and_settle(txn, &scope, Op::Link { file, parent: new_parent, name, time }, touched)?;
+        let mut touched = touched::place(&txn, &directory)?;
+        touched.extend(touched::whole(&txn, scope.urgent(), file)?);
+        let op = Op::Link { file, parent: new_parent, name, time };
+        commit_and_settle(txn, &scope, op, touched, &[new_parent])?;
         self.getattr(file)
     }
 }
@@ -221,29 +230,19 @@ fn seen<'c>(txn: &Txn<'_>, candidates: impl IntoIterator<Item = &'c Candidate>) 
         .collect()
 }
 
-fn stamps(entries: &[SeenEntry]) -> impl Iterator<Item = Stamp> {
-    entries.iter().flat_map(|seen| [seen.stamp, seen.content])
-}
-
-fn remove(txn: Txn<'_>, parent: FileId, directory: &Inode, entries: Vec<SeenEntry>) -> Result<(), FsError> {
-    let mut touched: Vec<_> = stamps(&entries).chain([directory.created]).collect();
-    touched.extend(emptied(&txn, &entries)?);
+/// `target` is what the name leads to.
+fn remove(
+    txn: Txn<'_>,
+    parent: FileId,
+    directory: &Inode,
+    target: FileId,
+    entries: Vec<SeenEntry>,
+) -> Result<(), FsError> {
+    let mut touched = touched::place(&txn, directory)?;
+    touched.extend(touched::removed(&txn, &entries)?);
     let time = txn.now();
     let scope = Scope::of(&txn, &[parent])?;
-    commit_and_settle(txn, &scope, Op::Remove { parent, entries, time }, touched)
-}
-
-/// Whoever removes a directory has seen it empty, so also every removal in it; a site that has not must not take what it still has
-/// there for something that the remover had not seen.
-fn emptied(txn: &Txn<'_>, entries: &[SeenEntry]) -> Result<Vec<Stamp>, FsError> {
-    for seen in entries {
-        if let Some(entry) = txn.entry(seen.entry)?
-            && txn.existing(entry.file)?.is_dir()
-        {
-            return txn.everything_seen();
-        }
-    }
-    Ok(Vec::new())
+    commit_and_settle(txn, &scope, Op::Remove { parent, entries, time }, touched, &[parent, target])
 }
 
 fn check_replace(txn: &Txn<'_>, source: &Candidate, target: &Candidate) -> Result<(), FsError> {
@@ -255,18 +254,22 @@ fn check_replace(txn: &Txn<'_>, source: &Candidate, target: &Candidate) -> Resul
     }
 }
 
-/// A directory cannot move to a place below itself.
-fn refuse_loop(txn: &Txn<'_>, moved: &Candidate, new_parent: FileId) -> Result<(), FsError> {
+/// A directory cannot move to a place below itself. Answers the stamps of the entries above the new place: what they are now makes the move
+/// right, so it follows their moves.
+fn refuse_loop(txn: &Txn<'_>, moved: &Candidate, new_parent: FileId) -> Result<Vec<Stamp>, FsError> {
+    let mut above = Vec::new();
     if moved.kind != KindTag::Directory {
-        return Ok(());
+        return Ok(above);
     }
     let mut at = new_parent;
     for _ in 0..MAX_DEPTH {
         if at == moved.file {
             return Err(FsError::Invalid("a directory cannot move below itself"));
         }
-        let Some(entry) = txn.existing(at)?.entry else { return Ok(()) };
-        at = txn.entry(entry)?.ok_or(FsError::NotFound)?.parent;
+        let Some(entry) = txn.existing(at)?.entry else { return Ok(above) };
+        let entry = txn.entry(entry)?.ok_or(FsError::NotFound)?;
+        above.push(entry.stamp);
+        at = entry.parent;
     }
     Err(FsError::Invalid("the directory is in a cycle that another site is about to mend"))
 }

@@ -123,6 +123,7 @@ impl Volume {
         }
         if flags.write {
             self.check_writable()?;
+            self.check_writer(&self.policies_of(file)?)?;
         }
         if flags.truncate && flags.write {
             // By root, or of a file that is not suid: else the truncation comes as `setattr`, which knows the caller.

@@ -2,6 +2,18 @@
 //!
 //! A policy is set by extended attributes on directories, one attribute for each [`Key`], and holds for everything below: for each key the
 //! nearest directory that sets it wins.
+//!
+//! | module | concept |
+//! |---|---|
+//! | [`attribute`] | names and values as text |
+//! | [`resolve`] | inheritance, pure |
+//! | [`cache`] | which directories set something, and what is in force where, in memory |
+//! | [`places`] | the policies of a file or directory, from the tree |
+
+pub mod attribute;
+pub mod cache;
+mod places;
+pub mod resolve;
 
 use std::time::Duration;
 

@@ -43,13 +43,14 @@ impl Volume {
             match self.replay_group(origin, incarnation, lane, rest) {
                 Ok(group) => {
                     lsn = group.committed.appended.lsn;
-                    self.invalidate(&group.committed.invalidations);
+                    self.invalidate_replayed(lsn, group.committed.invalidations);
                     rest = &rest[group.applied..];
                     stopped = group.stopped;
                 }
                 Err(error) => stopped = Some(error),
             }
         }
+        self.refresh_sync_roots();
         self.answer_noted();
         Replayed { applied: self.frontier(origin, lane), lsn, stopped }
     }

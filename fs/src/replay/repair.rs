@@ -93,7 +93,7 @@ impl Volume {
         edit: Edit,
         effect: Option<Effect>,
     ) -> Result<(), FsError> {
-        let mut txn = Txn::begin(self)?;
+        let mut txn = Txn::begin(self)?.unrefused();
         let inode = txn.existing(file)?;
         let time = txn.now();
         let change = ContentChange { file, base: inode.content, edit, mtime: None, mode: None, time };
@@ -103,13 +103,13 @@ impl Volume {
             // The bytes get a new record that refers to them; an older one may do so too, and keeps a copy.
             self.save_overwritten(&mut txn, object, inode.size, &change)?;
         }
-        commit_change(txn, change, [inode.created, inode.content], effect, object).map(drop)
+        commit_change(txn, change, inode.stamps(), effect, object).map(drop)
     }
 
     /// Puts an entry back where it was, with the directories above it that were removed too.
     fn restore(&self, id: EntryId) -> Result<(), FsError> {
         let note = table::repair_key(Repair::Restore(id));
-        let mut txn = Txn::begin(self)?;
+        let mut txn = Txn::begin(self)?.unrefused();
         txn.delete(Table::Repair, note);
         let mut moves = Vec::new();
         let mut touched = Vec::new();

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     fn any_put() -> impl Strategy<Value = Put> {
-        (1u8..=13, vec(any::<u8>(), 0..40), proptest::option::of(vec(any::<u8>(), 0..80))).prop_map(
+        (1u8..=14, vec(any::<u8>(), 0..40), proptest::option::of(vec(any::<u8>(), 0..80))).prop_map(
             |(table, key, value)| Put {
                 table: Table::from_u8(table).expect("a table's number"),
                 key: key.into(),

@@ -141,6 +141,7 @@ fn definition(table: Table) -> Rows {
         Table::Saved => "saved",
         Table::Active => "active",
         Table::Repair => "repair",
+        Table::Link => "link",
     })
 }
 

@@ -35,11 +35,13 @@ pub enum Table {
     Active = 12,
     /// (kind, id) → a record that this site still has to make, after replay showed it to be needed.
     Repair = 13,
+    /// (file, entry id) → nothing: the live entries of what is not a directory.
+    Link = 14,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 13] = [
+    pub const ALL: [Table; 14] = [
         Table::Inode,
         Table::Entry,
         Table::Name,
@@ -53,6 +55,7 @@ impl Table {
         Table::Saved,
         Table::Active,
         Table::Repair,
+        Table::Link,
     ];
 
     /// The table with this number.
@@ -81,6 +84,19 @@ pub fn entry_key(entry: EntryId) -> Key {
     let mut key = Vec::with_capacity(POSITION_BYTES);
     put_position(&mut key, entry.0);
     key.into()
+}
+
+/// The key of a link: its file's key, then its entry's.
+pub fn link_key(file: FileId, entry: EntryId) -> Key {
+    let mut key = Vec::with_capacity(8 + POSITION_BYTES);
+    key.extend_from_slice(&file.0.to_be_bytes());
+    put_position(&mut key, entry.0);
+    key.into()
+}
+
+/// The key of the entry in a link's key.
+pub fn entry_key_of_link(key: &[u8]) -> Result<&[u8], DecodeError> {
+    key.get(8..).ok_or(DecodeError::Short { what: "the key of a link" })
 }
 
 /// The entry of an entry's key.
@@ -305,6 +321,9 @@ mod tests {
         }
         assert_eq!(entry_of_key(&entry_key(EntryId(position()))), Ok(EntryId(position())));
         assert_eq!(lane_of_key(&lane_key(SiteId(9), Lane::Bulk)), Ok((SiteId(9), Lane::Bulk)));
+        let link = link_key(file, EntryId(position()));
+        assert_eq!(entry_key_of_link(&link), Ok(&entry_key(EntryId(position()))[..]));
+        assert!(link.starts_with(&file_key(file)));
         let saved = saved_key(Lane::Sync, Seq(4), 12);
         assert_eq!(extent_of_key(&saved), Ok((Lane::Sync, Seq(4))));
         assert_eq!(saved_offset_of_key(&saved), Ok(12));

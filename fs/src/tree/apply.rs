@@ -177,6 +177,8 @@ fn put_alive(
     txn.put_entry(id, entry);
     if inode.is_dir() {
         count_subdir(txn, entry.parent, 1)?;
+    } else {
+        txn.put(Table::Link, table::link_key(entry.file, id), bytes::Bytes::new());
     }
     txn.invalidations.push(Invalidation::Attr { file: entry.file });
     Ok(())
@@ -288,6 +290,8 @@ fn detach(txn: &mut Txn<'_>, id: EntryId, entry: &Entry, is_dir: bool) -> Result
     txn.put_candidates(entry.parent, &entry.name, &candidates);
     if is_dir {
         count_subdir(txn, entry.parent, -1)?;
+    } else {
+        txn.delete(Table::Link, table::link_key(entry.file, id));
     }
     Ok(())
 }

@@ -107,6 +107,12 @@ impl Inode {
         !self.is_linked(file) && self.removed == 0
     }
 
+    /// What last set each of its parts. Not the modification time of a directory: that is set by everything that is done in it.
+    pub fn stamps(&self) -> [Stamp; 6] {
+        let mtime_stamp = if self.is_dir() { self.created } else { self.mtime_stamp };
+        [self.created, self.perms_stamp, self.mode_stamp, self.atime_stamp, mtime_stamp, self.content]
+    }
+
     /// Raises the change time; it never goes back.
     pub fn touch(&mut self, time: Time) {
         self.ctime = self.ctime.max(time);

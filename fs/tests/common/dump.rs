@@ -17,6 +17,7 @@ use proto::ids::FileId;
 use proto::record::Kind;
 
 use super::Site;
+use super::policies::Rows;
 
 pub const READ: OpenFlags = OpenFlags { read: true, write: false, append: false, truncate: false, sync: false };
 
@@ -159,6 +160,7 @@ pub fn dump(site: &Site) -> Dump {
                 let xattr = Xattr::decode(row).expect("an attribute");
                 dump.lines.insert(format!("xattr {} {:?}", id(&key), &key.slice(8..)), format!("{xattr:?}"));
             }
+            Table::Link => drop(dump.lines.insert(format!("link {key:?}"), String::new())),
             Table::Garbage => dump.garbage += 1,
             other => panic!("a snapshot has rows of {other:?}"),
         }
@@ -170,10 +172,13 @@ pub fn dump(site: &Site) -> Dump {
 pub fn check_rows(site: &Site, complete: bool) {
     let volume = site.volume();
     let (mut inodes, mut entries, mut names) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    let (mut link_rows, mut xattrs) = (BTreeSet::new(), BTreeMap::new());
     for (table, key, row) in rows(volume) {
         match table {
             Table::Inode => drop(inodes.insert(id(&key), Inode::decode(row).expect("an inode"))),
             Table::Entry => drop(entries.insert(key, Entry::decode(row).expect("an entry"))),
+            Table::Link => drop(link_rows.insert(key)),
+            Table::Xattr => drop(xattrs.insert(key, Xattr::decode(row).expect("an attribute"))),
             Table::Name => names.push((
                 id(&key),
                 table::name_of_key(&key).expect("a name"),
@@ -207,6 +212,10 @@ pub fn check_rows(site: &Site, complete: bool) {
             }
         }
     }
+    let files = entries.iter().filter(|(_, entry)| entry.is_alive() && !inodes[&entry.file].is_dir());
+    let expected: BTreeSet<Bytes> =
+        files.map(|(key, entry)| [&table::file_key(entry.file)[..], &key[..]].concat().into()).collect();
+    assert_eq!(link_rows, expected, "{who}: links by file");
     for (key, entry) in &entries {
         assert_eq!(entry.is_alive(), stands.contains(key), "{who}: entry {key:?} {entry:?}");
     }
@@ -233,6 +242,7 @@ pub fn check_rows(site: &Site, complete: bool) {
             );
         }
     }
+    Rows { inodes: &inodes, entries: &entries, names: &names, xattrs: &xattrs }.check_policies(volume);
     // Listings lead to what they say.
     let mut todo = vec![FileId::ROOT];
     let mut seen = BTreeSet::new();

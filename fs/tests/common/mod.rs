@@ -4,6 +4,7 @@
 pub mod dump;
 pub mod model;
 pub mod network;
+pub mod policies;
 pub mod work;
 
 use std::sync::{Arc, Weak};
@@ -87,7 +88,9 @@ impl Site {
     pub fn start(&mut self) {
         let limit = Instant::now() + Duration::from_secs(20);
         loop {
-            let options = VolumeOptions { journal_file_bytes: JOURNAL_FILE_BYTES, ..VolumeOptions::default() };
+            let site_name = format!("site{}", self.id);
+            let options =
+                VolumeOptions { journal_file_bytes: JOURNAL_FILE_BYTES, site_name, ..VolumeOptions::default() };
             match Volume::start(self.dir.path(), options) {
                 Ok(volume) => {
                     self.volume = Some(volume);
