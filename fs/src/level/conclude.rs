@@ -45,6 +45,7 @@ impl Level {
         let levelled = Levelled { own: Lane::ALL.map(|lane| self.theirs.point(own, lane)), lsn };
         let volume = self.volume.clone();
         drop(self);
+        volume.refresh_sync_roots();
         if let Err(error) = volume.reclaim_absent() {
             tracing::warn!(%error, "removed files keep their space until the next start");
         }
