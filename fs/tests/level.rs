@@ -428,7 +428,10 @@ fn file_ids_of_lost_records_are_not_given_again() {
     assert_eq!(levelled.own[Lane::Normal as usize].seq, head);
     assert!(sites[0].volume().tail_is_lost());
     assert!(sites[0].volume().create(ROOT, ROOT_DIR, b"too early", Kind::Fifo, 0o644).is_err());
-    assert_eq!(sites[0].volume().unlink(ROOT_DIR, b"first").map_err(|error| error.errno()), Err(rustix::io::Errno::ROFS));
+    assert_eq!(
+        sites[0].volume().unlink(ROOT_DIR, b"first").map_err(|error| error.errno()),
+        Err(rustix::io::Errno::ROFS)
+    );
     begin_incarnation(&mut sites[0], &mut network);
     let fourth = write(&sites[0], b"fourth", 0, b"4");
     assert!(fourth > kept && fourth > gone, "{fourth} after {gone}");
