@@ -214,6 +214,8 @@ async fn until_unmounted(site: Arc<Site>, mut signals: Signals) -> Result<(), En
             }
         }
     }
+    // Callers that wait for other sites would hold up the end; they learn that it is not known whether those have what they did.
+    site.volume.stop_waiting();
     let deadline = tokio::time::Instant::now() + DETACHED_LIMIT;
     let detached = site.clone();
     let detach = move || {
