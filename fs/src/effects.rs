@@ -29,7 +29,8 @@ impl Content<'_> {
                     let bytes = self.records.get(*record as usize).and_then(Record::bytes).ok_or_else(missing)?;
                     object.write_all_at(*offset, bytes)?;
                 }
-                Effect::Extent { .. } => {}
+                // The bytes are there before the commit, or the committer puts them there after it.
+                Effect::Extent { .. } | Effect::Adopt { .. } => {}
                 Effect::Truncate { size } => object.set_len(*size)?,
                 Effect::Punch { offset, len: 0 } => object.punch(*offset, object.len()?.saturating_sub(*offset))?,
                 Effect::Punch { offset, len } => object.punch(*offset, *len)?,

@@ -128,6 +128,7 @@ impl Volume {
         self.db.commit(&frozen, &extra)?;
         self.rows.folded(self.db.snapshot()?);
         self.journal.set_checkpoint(lsn);
+        self.staged.passed(lsn);
         let mut state = self.fold.state.lock();
         state.folds += 1;
         self.fold.done.notify_all();

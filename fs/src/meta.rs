@@ -41,6 +41,8 @@ pub struct Run {
     pub boot: Bytes,
     /// Whether a snapshot is being taken in: the store is not complete.
     pub joining: bool,
+    /// Whether a peer has records of this site's incarnation that this site has lost.
+    pub tail_lost: bool,
 }
 
 /// The row of the checkpoint. Written with every fold.
@@ -51,6 +53,10 @@ pub const HLC: &[u8] = b"hlc";
 pub const NEXT_FILE: &[u8] = b"next_file";
 /// The row that says that a snapshot is being taken in.
 pub const JOINING: &[u8] = b"joining";
+/// The row that says that a peer's state is being taken in, and whose: the store is complete, but not level.
+pub const LEVELLING: &[u8] = b"levelling";
+/// The row that says that a peer has records of this site that this site has lost: until a new incarnation begins, it makes none.
+pub const TAIL_LOST: &[u8] = b"tail_lost";
 const CLEAN: &[u8] = b"clean";
 const BOOT: &[u8] = b"boot";
 
@@ -97,6 +103,7 @@ impl Run {
             clean: read(rows, CLEAN)? == Some(1),
             boot: rows.get(Table::Meta, BOOT)?.unwrap_or_default(),
             joining: read(rows, JOINING)? == Some(1),
+            tail_lost: read(rows, TAIL_LOST)? == Some(1),
         })
     }
 

@@ -7,17 +7,22 @@
 //! 4. Answers to peers that were noted but not made are made.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::codec::Reader;
 use proto::ids::FileId;
-use proto::record::{Edit, Record};
+use proto::record::{Edit, MAX_DATA_BYTES, Record};
 
 use crate::active::MAPPED;
+use crate::content::holes::DataSegments;
 use crate::content::range_set::RangeSet;
 use crate::content::redo;
 use crate::error::FsError;
-use crate::journal::{BatchKind, Recovered};
+use crate::journal::{BatchKind, Lsn, Recovered};
+use crate::level::staged::StageId;
 use crate::ops::data::disk;
 use crate::pins::{Extent, SavedRange};
 use crate::store::batch::{Effect, State};
@@ -45,7 +50,13 @@ impl Volume {
             if batch.header.kind != BatchKind::Saved {
                 let records = decode_records(batch.records)?;
                 for (file, effect) in state.effects {
-                    edits.entry(file).or_default().push(journalled(effect, &records)?);
+                    let edits = edits.entry(file).or_default();
+                    match effect {
+                        Effect::Adopt { size, stage } => {
+                            self.adopt_again(edits, size, StageId(stage), batch.header.lsn)?
+                        }
+                        effect => edits.push(journalled(effect, &records)?),
+                    }
                 }
             }
             for put in state.puts.iter().filter(|put| put.table == Table::Inode && put.value.is_none()) {
@@ -53,6 +64,7 @@ impl Volume {
             }
             self.rows.publish(state.puts);
         }
+        self.staged.remove_others().map_err(disk("listing staged files"))?;
         // The crash may have come between the batch and the removal of the object.
         for file in gone {
             self.remove_object(file).map_err(disk("removing an object"))?;
@@ -80,12 +92,21 @@ impl Volume {
         let mut state = object.write();
         let sources = edits.iter().enumerate().map(|(index, edit)| edit.edit(index));
         let plan = redo::plan(sources.collect::<Vec<_>>(), size);
-        let bytes = |write: &redo::Rewrite<usize>| {
-            let from = write.source_offset as usize;
-            Ok(edits[write.source].bytes.slice(from..from + write.len as usize))
-        };
+        let bytes = |write: &redo::Rewrite<usize>| edits[write.source].read(write.source_offset, write.len);
         plan.run(&object, bytes).map_err(|error| FsError::Damaged(error.to_string()))?;
         state.checked = true;
+        Ok(())
+    }
+
+    /// Content from a staged file: to an object the same as a replacement and writes by value.
+    fn adopt_again(&self, edits: &mut Vec<Journalled>, size: u64, stage: StageId, lsn: Lsn) -> Result<(), FsError> {
+        let handle = Arc::new(self.staged.reopen(stage, lsn).map_err(disk("opening a staged file"))?);
+        edits.push(Journalled { effect: Effect::Replace { size }, bytes: Source::Batch(Bytes::new()) });
+        for segment in DataSegments::new(&handle, 0, size, MAX_DATA_BYTES as u64) {
+            let (offset, len) = segment.map_err(disk("looking for data"))?;
+            let bytes = Source::Staged(Arc::clone(&handle), len);
+            edits.push(Journalled { effect: Effect::Write { offset, record: 0 }, bytes });
+        }
         Ok(())
     }
 
@@ -140,21 +161,48 @@ fn decode_records(bytes: Bytes) -> Result<Vec<Record>, FsError> {
     Ok(records)
 }
 
-/// One effect of a batch, with its bytes where they are by value.
+/// One effect of a batch, with its bytes where they are not in the object.
 struct Journalled {
     effect: Effect,
-    bytes: Bytes,
+    bytes: Source,
+}
+
+/// Where the bytes of a write are.
+enum Source {
+    /// In the batch.
+    Batch(Bytes),
+    /// In a staged file, where they go in the object: so many.
+    Staged(Arc<File>, u64),
 }
 
 impl Journalled {
+    fn read(&self, from: u64, len: u64) -> std::io::Result<Bytes> {
+        match (&self.bytes, &self.effect) {
+            (Source::Staged(handle, _), Effect::Write { offset, .. }) => {
+                let mut bytes = vec![0; len as usize];
+                handle.read_exact_at(&mut bytes, offset + from)?;
+                Ok(bytes.into())
+            }
+            (Source::Batch(bytes), _) => Ok(bytes.slice(from as usize..(from + len) as usize)),
+            (Source::Staged(..), _) => Ok(Bytes::new()),
+        }
+    }
+
+    fn len(&self) -> u64 {
+        match &self.bytes {
+            Source::Batch(bytes) => bytes.len() as u64,
+            Source::Staged(_, len) => *len,
+        }
+    }
+
     fn edit(&self, source: usize) -> redo::Edit<usize> {
         match self.effect {
-            Effect::Write { offset, .. } => redo::Edit::Write { offset, len: self.bytes.len() as u64, source },
+            Effect::Write { offset, .. } => redo::Edit::Write { offset, len: self.len(), source },
             Effect::Extent { offset, len } => redo::Edit::Extent { offset, len },
             Effect::Truncate { size } => redo::Edit::Truncate { size },
             Effect::Punch { offset, len: 0 } => redo::Edit::Punch { offset, len: u64::MAX },
             Effect::Punch { offset, len } => redo::Edit::Punch { offset, len },
-            Effect::Replace { size } => redo::Edit::Replace { size },
+            Effect::Replace { size } | Effect::Adopt { size, .. } => redo::Edit::Replace { size },
         }
     }
 }
@@ -167,5 +215,5 @@ fn journalled(effect: Effect, records: &[Record]) -> Result<Journalled, FsError>
         }
         _ => Bytes::new(),
     };
-    Ok(Journalled { effect, bytes })
+    Ok(Journalled { effect, bytes: Source::Batch(bytes) })
 }

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use parking_lot::MutexGuard;
 use proto::codec::DecodeError;
 use proto::hlc::{Clock, Hlc, Stamp};
-use proto::ids::{EntryId, FileId, Lane, LanePoint, Position, Seq};
+use proto::ids::{EntryId, FileId, Lane, LanePoint, Position, Seq, SiteId};
 use proto::name::Name;
 use proto::record::{MAX_DATA_BYTES, Record, Time};
 
@@ -119,6 +119,21 @@ impl<'a> Txn<'a> {
             .ok_or_else(|| FsError::Damaged("this site's file ids are used up".into()))?;
         self.next_file += 1;
         Ok(file)
+    }
+
+    /// Whether it changes nothing so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.effects.is_empty() && self.next_file == self.writer.next_file
+    }
+
+    /// The counter of the next file.
+    pub(crate) fn next_file(&self) -> u64 {
+        self.next_file
+    }
+
+    /// No file created from now on has a counter below.
+    pub(crate) fn raise_next_file(&mut self, counter: u64) {
+        self.next_file = self.next_file.max(counter);
     }
 
     /// One row, as this transaction leaves it so far.
@@ -396,10 +411,10 @@ impl From<DecodeError> for FsError {
 }
 
 /// The positions that `stamps` come from and that a record of `lane` made at `site` does not follow by itself.
-pub fn deps(site: proto::ids::SiteId, lane: Lane, stamps: impl IntoIterator<Item = Stamp>) -> Vec<Position> {
+pub fn deps(site: SiteId, lane: Lane, stamps: impl IntoIterator<Item = Stamp>) -> Vec<Position> {
     let mut deps: Vec<Position> = Vec::new();
     for Stamp { position, hlc } in stamps {
-        let implied = hlc == Hlc(0) || (position.site == site && position.lane == lane);
+        let implied = hlc == Hlc(0) || position.site == SiteId(0) || (position.site == site && position.lane == lane);
         if implied {
             continue;
         }

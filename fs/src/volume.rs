@@ -19,6 +19,8 @@ use crate::error::FsError;
 pub use crate::error::OpenError;
 use crate::fold::{self, FoldSignal};
 use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn};
+use crate::level::Held;
+use crate::level::staged::Staged;
 use crate::meta::{self, Meta};
 use crate::ops::{Departures, Holders};
 use crate::pins::Pins;
@@ -27,7 +29,7 @@ use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
 use crate::store::table::Table;
-use crate::sync::Acknowledged;
+use crate::sync::{Acknowledged, Board};
 use crate::tree::inode::{GENESIS, Inode};
 use crate::txn::Writer;
 use crate::types::Invalidation;
@@ -83,11 +85,16 @@ pub struct Volume {
     pub(crate) objects: ObjectTable<ObjectState>,
     pub(crate) dirty: Arc<DirtyObjects>,
     pub(crate) writer: Mutex<Writer>,
+    pub(crate) staged: Staged,
     pub(crate) pins: Mutex<Pins>,
+    /// What replay leaves alone while a peer's state is being taken in.
+    pub(crate) held: Mutex<Held>,
     pub(crate) active: Active,
     pub(crate) unseen: Unseen,
     /// How far this site's lanes have come at the peers.
     pub(crate) acknowledged: Acknowledged,
+    /// Who waits for them.
+    pub(crate) board: Arc<Board>,
     pub(crate) departures: Departures,
     pub(crate) room: Room,
     pub(crate) policies: Policies,
@@ -98,6 +105,8 @@ pub struct Volume {
     pub(crate) folding: Mutex<()>,
     /// Answers to peers were noted and may not have been made.
     pub(crate) repairs: AtomicBool,
+    /// A peer has records of this incarnation that this site has lost: see [`crate::level`].
+    pub(crate) tail_lost: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
     /// Why the site stopped writing.
@@ -189,10 +198,13 @@ impl Volume {
             objects_dir,
             dirty: Arc::clone(&dirty),
             writer: Mutex::new(writer),
+            staged: Staged::open(store).map_err(io("open the staged files below", store))?,
             pins: Mutex::default(),
+            held: Mutex::default(),
             active: Active::default(),
             unseen: Unseen::default(),
             acknowledged: Acknowledged::default(),
+            board: Arc::default(),
             departures,
             room: Room::default(),
             policies: Policies::default(),
@@ -201,6 +213,7 @@ impl Volume {
             fold: Arc::default(),
             folding: Mutex::default(),
             repairs: AtomicBool::new(true),
+            tail_lost: AtomicBool::new(false),
             thread: Mutex::default(),
             closed: AtomicBool::new(false),
             stopped: RwLock::default(),
@@ -218,8 +231,13 @@ impl Volume {
         volume.journal.start(Box::new(move || dirty.flush()))?;
         volume.load_pins()?;
         volume.load_policies()?;
+        volume.tail_lost.store(meta::Run::load(&volume.rows)?.tail_lost, Ordering::SeqCst);
         volume.settle_active(power_lost, last.clean)?;
-        volume.run_repairs()?;
+        if !volume.tail_lost.load(Ordering::SeqCst) {
+            volume.run_repairs()?;
+        }
+        volume.refresh_members()?;
+        volume.refresh_sync_roots();
         if power_lost {
             // What was settled must be durable before the power loss is forgotten.
             volume.fold_now()?;
@@ -227,6 +245,7 @@ impl Volume {
         }
         volume.reclaim_unheld();
         volume.policies.enforce();
+        volume.reclaim_absent()?;
         let (signal, weak): (_, Weak<_>) = (Arc::clone(&volume.fold), Arc::downgrade(&volume));
         let thread = std::thread::Builder::new().name("fold".into()).spawn(move || fold::run(&signal, &weak));
         *volume.thread.lock() = Some(thread.map_err(io("start a thread for", store))?);
@@ -238,6 +257,7 @@ impl Volume {
         if self.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
+        self.stop_waiting();
         self.stop_folding();
         let result = self.fold_now().and_then(|()| {
             // Under the writer's lock: an operation that began before is in the journal, and the fold did not have it.
@@ -360,13 +380,16 @@ impl Volume {
     /// The site goes read-only until it is restarted, for a reason outside of this store.
     pub fn refuse_writing(&self, why: &str) {
         self.stopped.write().get_or_insert_with(|| why.to_owned());
+        self.board.release(why);
     }
 
     /// The site goes read-only: what it would write could not be trusted. A restart recovers from the journal.
     pub(crate) fn stop_writing(&self, what: &str, error: std::io::Error) -> FsError {
         let why = format!("{what}: {error}");
         tracing::error!(%why, "this site stops writing; restart it when the cause is gone");
-        FsError::ReadOnly(self.stopped.write().get_or_insert(why).clone())
+        let why = self.stopped.write().get_or_insert(why).clone();
+        self.board.release(&why);
+        FsError::ReadOnly(why)
     }
 
     /// Milliseconds since the Unix epoch.
@@ -398,6 +421,7 @@ impl Volume {
 impl Drop for Volume {
     /// Without [`Volume::close`] this is a crash: recovery makes it good.
     fn drop(&mut self) {
+        self.stop_waiting();
         self.stop_folding();
     }
 }

@@ -225,7 +225,8 @@ fn computed_attributes_are_read_of_every_file_and_never_listed() {
     set(volume, dir, "mode", "async");
     for place in [TOP, dir, link, regular] {
         assert_eq!(get(volume, place, "effective").lines().count(), Key::ALL.len());
-        assert_eq!(get(volume, place, "state"), "site2: normal 4 records behind");
+        let state = get(volume, place, "state");
+        assert!(state.starts_with("site2: ") && state.ends_with(" behind"), "{state}");
         assert_eq!(get(volume, place, "version").lines().count(), 2);
     }
     assert_eq!(volume.listxattr(dir).expect("a list"), [&b"user.syncline.mode"[..]]);

@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::limits::schedule::LocalTime;
+
 /// Milliseconds since the Unix epoch.
 pub fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
@@ -12,6 +14,13 @@ pub fn wall_ms() -> u64 {
 pub fn steady_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_millis() as u64
+}
+
+/// The local time.
+pub fn local_time() -> LocalTime {
+    let now = jiff::Timestamp::now();
+    let offset_seconds = jiff::tz::TimeZone::system().to_offset(now).seconds();
+    LocalTime::at(wall_ms() / 1_000, offset_seconds)
 }
 
 /// From 0 to 1000, to spread moments.

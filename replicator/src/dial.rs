@@ -7,6 +7,7 @@ use proto::grpc::{self, ShipFrame, ack_frame, ship_frame};
 use proto::ids::{Incarnation, LanePoint, Seq, SiteId};
 use tokio::time::{Instant, timeout_at};
 
+use crate::channel::Channel;
 use crate::engine::{Fault, Settings};
 use crate::frames::{self, FrameError};
 use crate::frontiers::Head;
@@ -58,19 +59,19 @@ pub struct Welcomed {
     pub heads: Vec<Head>,
     /// The version of the members that it was told.
     pub members_told: u64,
-    /// The most bytes that the peer takes in without having acknowledged them.
+    /// The most bytes of a lane that the peer takes in without having acknowledged them.
     pub window_bytes: u64,
 }
 
 /// Connects, greets and reads the answer.
-pub async fn dial<S: Store>(hub: Arc<Hub<S>>, peer: SiteId) -> Result<Welcomed, ShipError> {
+pub async fn dial<S: Store>(hub: Arc<Hub<S>>, peer: SiteId, channel: Channel) -> Result<Welcomed, ShipError> {
     let limit = hub.config.connect_limit;
     let deadline = Instant::now() + limit;
     let address = hub.state().membership.get(peer).map(|member| member.address.clone()).ok_or(ShipError::NotMember)?;
     hub.blocking(|hub| hub.refresh_heads()).await;
-    let (hello, members_told) = hello::hello(&hub);
+    let (hello, members_told) = hello::hello(&hub, channel);
     let frame = ShipFrame { frame: Some(ship_frame::Frame::Hello(hello)) };
-    let capacity = Settings::default().window_segments + CONTROL_FRAMES;
+    let capacity = Settings::default().window_segments * channel.lanes().len() + CONTROL_FRAMES;
     let name = hub.server_name(peer);
     let connect = client::ship(&address, &name, &hub.local.credentials, frame, capacity);
     let mut link = timeout_at(deadline, connect).await.map_err(|_| ShipError::Silent(limit))??;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use fs::peers::Member;
 use proto::grpc;
 use proto::hlc::{Drift, Hlc};
-use proto::ids::{Incarnation, SiteId, VolumeId};
+use proto::ids::{Incarnation, Lane, SiteId, VolumeId};
 
+use crate::channel::Channel;
 use crate::clock;
 use crate::frames::{self, FrameError};
 use crate::frontiers::Head;
@@ -51,6 +52,9 @@ pub enum HelloError {
     /// Its clock is too far ahead.
     #[error("your clock is wrong: {0}")]
     Clock(#[from] Drift),
+    /// No stream carries these lanes.
+    #[error("a stream carries the sync lane or all others, yours does not")]
+    Lanes,
     /// A field that no site sends.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -64,10 +68,12 @@ pub struct Greeting {
     pub members: Vec<Member>,
     /// Its own lanes' heads.
     pub heads: Vec<Head>,
+    /// What the stream carries.
+    pub channel: Channel,
 }
 
-/// This site's greeting, and the version of the members in it.
-pub fn hello<S: Store>(hub: &Arc<Hub<S>>) -> (grpc::Hello, u64) {
+/// This site's greeting on a stream, and the version of the members in it.
+pub fn hello<S: Store>(hub: &Arc<Hub<S>>, channel: Channel) -> (grpc::Hello, u64) {
     let (members, version) = {
         let state = hub.state();
         (state.membership.all(), state.membership.version())
@@ -81,6 +87,7 @@ pub fn hello<S: Store>(hub: &Arc<Hub<S>>) -> (grpc::Hello, u64) {
         clock: clock_reading(),
         members: Some(frames::put_members(&members)),
         heads: own_heads(hub),
+        lanes: channel.lanes().iter().map(|lane| u32::from(*lane as u8)).collect(),
     };
     (hello, version)
 }
@@ -105,7 +112,10 @@ pub fn check<S: Store>(hub: &Hub<S>, origin: SiteId, hello: &grpc::Hello) -> Res
         return Err(HelloError::NotAMember);
     }
     let heads = frames::heads_of(origin, &hello.heads)?;
-    Ok(Greeting { incarnation: Incarnation(hello.incarnation), members, heads })
+    let lanes: Option<Vec<Lane>> =
+        hello.lanes.iter().map(|lane| u8::try_from(*lane).ok().and_then(Lane::from_u8)).collect();
+    let channel = lanes.and_then(|lanes| Channel::carrying(&lanes)).ok_or(HelloError::Lanes)?;
+    Ok(Greeting { incarnation: Incarnation(hello.incarnation), members, heads, channel })
 }
 
 /// This site's own lanes' heads, as last seen, for the wire.

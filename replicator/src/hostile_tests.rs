@@ -30,6 +30,7 @@ fn hello() -> grpc::Hello {
         clock: Hlc::from_ms(clock::wall_ms()).0,
         members: Some(grpc::Members { members: vec![member(2, "beta")] }),
         heads: vec![],
+        lanes: vec![1, 2, 3],
     }
 }
 
@@ -105,8 +106,10 @@ async fn greetings_that_can_not_be_are_refused_with_the_reason() {
     let mut renamed = hello();
     renamed.members.as_mut().map(other_name).expect("members");
     for (hello, expected) in [
-        (grpc::Hello { protocol_version: 99, ..hello() }, "speaks version 1"),
+        (grpc::Hello { protocol_version: 99, ..hello() }, "speaks version 2"),
         (grpc::Hello { volume, ..hello() }, "is of another"),
+        (grpc::Hello { lanes: vec![0, 1], ..hello() }, "carries the sync lane or all others"),
+        (grpc::Hello { lanes: vec![], ..hello() }, "carries the sync lane or all others"),
         (grpc::Hello { site: 3, ..hello() }, "certificate is site 2's"),
         (grpc::Hello { clock: far, ..hello() }, "clocks of both hosts"),
         (grpc::Hello { members: None, ..hello() }, "does not have yourself"),

@@ -17,12 +17,15 @@ use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId, VolumeId};
 use proto::seal::{Opener, SealingSalt};
 use tokio::sync::{OwnedMutexGuard, watch};
 
+use crate::channel::Channel;
 use crate::clock;
 use crate::config::Config;
 use crate::frontiers::{Frontiers, Head};
 use crate::identity::certificate;
 use crate::identity::invitations::Invitations;
 use crate::identity::site_identity::SiteIdentity;
+use crate::limits::Limits;
+use crate::limits::pacer::Pacer;
 use crate::membership::{Membership, MembershipError};
 use crate::progress::{OriginProgress, PeerProgress};
 use crate::segments::Segments;
@@ -55,6 +58,8 @@ pub struct Hub<S> {
     pub config: Config,
     pub segments: Segments<S>,
     pub opener: Mutex<Opener>,
+    /// Rises when something is appended to the sync lane, or more is durable.
+    pub progress: watch::Sender<u64>,
     /// Own lanes: what is appended and durable.
     pub heads: watch::Sender<[LaneHead; LANES]>,
     /// The version of the members.
@@ -65,6 +70,8 @@ pub struct Hub<S> {
     pub acked: watch::Sender<u64>,
     /// Rises when an own stable point has moved.
     pub stable: watch::Sender<u64>,
+    /// Rises when a limit or a pause was changed.
+    pub limits_changed: watch::Sender<u64>,
     /// True once the replicator shuts down.
     pub stop: watch::Sender<bool>,
     state: Mutex<State>,
@@ -86,10 +93,12 @@ pub struct State {
     pub their_stable: TheirStable,
     pub peers: BTreeMap<SiteId, PeerProgress>,
     pub origins: BTreeMap<SiteId, OriginProgress>,
-    streams: BTreeMap<SiteId, StreamSlot>,
+    pub limits: Limits,
+    pub pacers: BTreeMap<SiteId, Pacer>,
+    streams: BTreeMap<(SiteId, Channel), StreamSlot>,
 }
 
-/// At most one stream from each origin replays. The newest wins; it starts when the one before has ended.
+/// At most one stream of a channel from each origin replays. The newest wins; it starts when the one before has ended.
 #[derive(Default)]
 struct StreamSlot {
     newest: watch::Sender<u64>,
@@ -125,6 +134,7 @@ impl<S: Store> Hub<S> {
         config: Config,
         salt: SealingSalt,
         invitations: Invitations,
+        progress: watch::Sender<u64>,
     ) -> Result<Self, FsError> {
         let membership = Membership::new(own, store.members()?);
         let mut watermarks = Watermarks::default();
@@ -151,6 +161,8 @@ impl<S: Store> Hub<S> {
             their_stable: TheirStable::default(),
             peers,
             origins: BTreeMap::new(),
+            limits: Limits::new(&config.limits, &config.schedules),
+            pacers: BTreeMap::new(),
             streams: BTreeMap::new(),
         };
         let segments = Segments::new(store.clone(), local.identity.volume_key(), salt);
@@ -161,11 +173,13 @@ impl<S: Store> Hub<S> {
             config,
             segments,
             opener,
+            progress,
             heads: watch::Sender::new(heads),
             members_changed: watch::Sender::new(state.membership.version()),
             applied: watch::Sender::new(0),
             acked: watch::Sender::new(0),
             stable: watch::Sender::new(0),
+            limits_changed: watch::Sender::new(0),
             stop: watch::Sender::new(false),
             state: Mutex::new(state),
             learning: tokio::sync::Mutex::new(()),
@@ -176,6 +190,19 @@ impl<S: Store> Hub<S> {
     /// The state. Never hold it across an await or a call of the store.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// Runs a call of the store for a stream. For the sync lane, whose writers wait, on this thread, which the runtime replaces meanwhile: the
+    /// call is mostly shorter than the way to another thread and back.
+    pub async fn calling<T: Send + 'static>(
+        self: &Arc<Self>,
+        channel: Channel,
+        call: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        match channel {
+            Channel::Sync => tokio::task::block_in_place(|| call(self)),
+            Channel::Async => self.blocking(call).await,
+        }
     }
 
     /// Runs a call of the store where it may block.
@@ -231,7 +258,7 @@ impl<S: Store> Hub<S> {
         for member in &news {
             // Before anyone can see the new member: from here on it holds the watermarks where they are.
             state.watermarks.add(member.site, [None; LANES]);
-            state.peers.entry(member.site).or_default().wake.notify_one();
+            state.peers.entry(member.site).or_default().wake();
             tracing::info!(site = %member.site, name = member.name, address = member.address, "learnt of a member");
         }
         state.membership.adopt(&news);
@@ -241,6 +268,8 @@ impl<S: Store> Hub<S> {
 
     /// A peer has applied and made durable all of an own lane up to `point`, when its own lanes stood at `heads`.
     pub fn acknowledge(&self, peer: SiteId, lane: Lane, point: LanePoint, heads: &[Head]) {
+        // First of all: writers wait for it.
+        self.store.peer_acknowledged(peer, lane, point);
         let mut state = self.state();
         let State { watermarks, frontiers, peers, .. } = &mut *state;
         watermarks.acknowledge(peer, lane, point, heads, frontiers);
@@ -260,17 +289,36 @@ impl<S: Store> Hub<S> {
         }
     }
 
-    /// Waits for the turn of a new stream from `origin`; the one before is told to end. `None` if it doesn't in time.
-    pub async fn take_turn(&self, origin: SiteId, limit: Duration) -> Option<Turn> {
+    /// Waits for the turn of a new stream of a channel from `origin`; the one before is told to end. `None` if it doesn't in time.
+    pub async fn take_turn(&self, origin: SiteId, channel: Channel, limit: Duration) -> Option<Turn> {
         let (turn, replaced) = {
             let mut state = self.state();
-            let slot = state.streams.entry(origin).or_default();
+            let slot = state.streams.entry((origin, channel)).or_default();
             slot.newest.send_modify(|number| *number += 1);
             (slot.turn.clone(), slot.newest.subscribe())
         };
         let undurable = tokio::time::timeout(limit, turn.lock_owned()).await.ok()?;
         // A still newer one came meanwhile.
         if replaced.has_changed().unwrap_or(true) { None } else { Some(Turn { undurable, replaced }) }
+    }
+
+    /// From when on each lane may be sent to a peer, on the steady clock.
+    pub fn open_at_ms(&self, peer: SiteId) -> [u64; LANES] {
+        let mut state = self.state();
+        if !state.limits.in_use() {
+            return [0; LANES];
+        }
+        let (now_ms, local) = (clock::steady_ms(), clock::local_time());
+        let State { membership, limits, pacers, .. } = &mut *state;
+        let name = membership.get(peer).map(|member| member.name.as_str()).unwrap_or_default();
+        let pacer = pacers.entry(peer).or_default();
+        pacer.set(now_ms, limits.in_force(name, local));
+        pacer.open_at_ms(now_ms)
+    }
+
+    /// Bytes of a lane were sent to a peer.
+    pub fn charge(&self, peer: SiteId, lane: Lane, bytes: u64) {
+        self.state().pacers.entry(peer).or_default().charge(clock::steady_ms(), lane, bytes);
     }
 
     /// Changes what is shown of the way to a peer.

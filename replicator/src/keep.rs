@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::ids::{Lane, LanePoint, Seq, SiteId};
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::frames;
@@ -28,16 +27,18 @@ const RETELL_PAUSE: Duration = Duration::from_secs(10);
 /// How long before the store is told again, after it failed.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// Shows the own lanes' heads whenever `progress` is notified.
-pub async fn watch<S: Store>(hub: Arc<Hub<S>>, progress: Arc<Notify>) {
+/// Shows the own lanes' heads whenever there is progress. Who ships the sync lane looks for itself: see [`ship`](crate::ship).
+pub async fn watch<S: Store>(hub: Arc<Hub<S>>) {
     let mut stop = hub.stop.subscribe();
+    let mut progress = hub.progress.subscribe();
     loop {
+        progress.mark_unchanged();
         hub.blocking(|hub| hub.refresh_heads()).await;
         sleep(WATCH_PAUSE).await;
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            () = progress.notified() => {}
+            Ok(()) = progress.changed() => {}
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Carries records between sites.
 //!
-//! Each pair of sites has two streams, one for each direction: a site dials every other and ships its own records; the other
+//! Each pair of sites has two streams for each direction, see [`channel`]: a site dials every other and ships its own records; the other
 //! answers. Records keep their origin, so nothing echoes. `fs` does not know this crate: it journals, and replays what it is given.
 //!
 //! | module | concept |
 //! |---|---|
 //! | [`replicator`] | starts and ends everything; what the daemon calls |
 //! | [`engine`] | what one peer is sent and when: pure |
+//! | [`limits`] | how fast a peer gets a lane: pure |
+//! | [`channel`] | which lanes go over which connection |
 //! | [`watermark`], [`stable`] | how far journals need not be kept, and what nobody can still refer to: pure |
 //! | [`membership`] | who belongs to the volume: pure |
 //! | [`dial`], [`ship`], [`segments`] | connects, reads, seals, sends |
@@ -17,6 +19,7 @@
 //! | [`transport`] | the only user of tonic |
 //! | [`store`] | what is needed of `fs` |
 
+mod channel;
 mod clock;
 pub mod config;
 mod dial;
@@ -28,6 +31,7 @@ mod hub;
 pub mod identity;
 pub mod join;
 mod keep;
+pub mod limits;
 pub mod membership;
 mod progress;
 mod receive;
@@ -52,5 +56,6 @@ mod testing;
 
 pub use config::Config;
 pub use join::enter::{JoinError, JoinProgress, JoinRequest, join};
+pub use limits::{LimitError, LimitStatus};
 pub use replicator::{Replicator, StartError, WaitError};
 pub use status::ReplicationStatus;

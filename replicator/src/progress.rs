@@ -5,36 +5,50 @@ use std::sync::Arc;
 use proto::ids::{Lane, LanePoint, Seq};
 use tokio::sync::Notify;
 
+use crate::channel::Channel;
+
 const LANES: usize = Lane::ALL.len();
 /// Over how long a rate is averaged, in ms.
 const RATE_MS: f64 = 5_000.0;
 
-/// The outgoing direction to one peer.
+/// One stream.
 #[derive(Debug, Default)]
-pub struct PeerProgress {
-    /// Since when the stream stands, in ms since the Unix epoch.
+pub struct StreamProgress {
+    /// Since when it stands, in ms since the Unix epoch.
     pub connected_since_ms: Option<u64>,
     /// Why the last attempt or connection ended, and when.
     pub last_error: Option<(u64, String)>,
+    /// Wakes its shipper: the peer is there.
+    pub wake: Arc<Notify>,
+}
+
+/// The outgoing direction to one peer.
+#[derive(Debug, Default)]
+pub struct PeerProgress {
+    /// By the channel's number.
+    pub streams: [StreamProgress; Channel::ALL.len()],
     /// The last record sent in each lane.
     pub shipped: [Seq; LANES],
     /// Why the peer does not get on in a lane.
     pub stopped: [Option<String>; LANES],
-    /// Acknowledged sealed bytes per second.
-    pub rate: Rate,
-    /// Wakes the shipper: the peer is there.
-    pub wake: Arc<Notify>,
+    /// Acknowledged sealed bytes per second, by the lane's number.
+    pub rate: [Rate; LANES],
+}
+
+impl PeerProgress {
+    /// Wakes the shippers: the peer is there.
+    pub fn wake(&self) {
+        self.streams.iter().for_each(|stream| stream.wake.notify_one());
+    }
 }
 
 /// The incoming direction from one origin.
 #[derive(Debug, Default)]
 pub struct OriginProgress {
-    /// Since when its stream stands, in ms since the Unix epoch.
-    pub connected_since_ms: Option<u64>,
+    /// By the channel's number.
+    pub streams: [StreamProgress; Channel::ALL.len()],
     /// When its last frame came, in ms since the Unix epoch.
     pub last_received_ms: Option<u64>,
-    /// Why its last stream ended, and when.
-    pub last_error: Option<(u64, String)>,
     /// Why a lane waits here.
     pub stopped: [Option<String>; LANES],
     /// How far its own lanes had come when it last said so.

@@ -8,7 +8,7 @@
 //!
 //! Each stage runs while the others do; [`replay`](crate::replay) has those after the queue. The queue of a lane has room for
 //! all that the origin may send without an acknowledgement, so a lane that is stopped doesn't hold up the others; an origin that
-//! sends more waits. At most one stream of an origin is past its greeting: a newer one ends it and starts when everything that it
+//! sends more waits. At most one stream of a channel of an origin is past its greeting: a newer one ends it and starts when everything that it
 //! had replayed is durable, so that the frontier in the welcome is as good as an acknowledgement.
 
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::channel::Channel;
 use crate::clock;
 use crate::frames::{self, FrameError};
 use crate::frontiers::Head;
@@ -77,6 +78,12 @@ pub enum ReceiveError {
         /// Its incarnation.
         incarnation: Incarnation,
     },
+    /// A segment of a lane that another stream carries.
+    #[error("a segment is refused: this stream does not carry the lane {lane}")]
+    OtherLane {
+        /// The lane.
+        lane: Lane,
+    },
     /// A segment that does not follow on the one before.
     #[error("a segment is refused: it begins with record {found} of lane {lane}, {expected} comes next")]
     Order {
@@ -107,6 +114,8 @@ pub async fn serve<S: Store>(
         _ = stop.wait_for(|stop| *stop) => return,
         greeted = greet(&hub, origin, &mut frames) => greeted,
     };
+    // A stream that was refused before it said what it carries counts as the main one.
+    let channel = greeted.as_ref().map_or(Channel::Async, |greeted| greeted.channel);
     let result = match greeted {
         Ok(greeted) => receive(&hub, origin, &mut frames, &acks, greeted).await,
         Err(error) => Err(error),
@@ -115,7 +124,7 @@ pub async fn serve<S: Store>(
     let text = error.to_string();
     let known = {
         let mut state = hub.state();
-        let progress = state.origins.entry(origin).or_default();
+        let progress = &mut state.origins.entry(origin).or_default().streams[channel as usize];
         let known = progress.last_error.replace((clock::wall_ms(), text.clone()));
         known.is_some_and(|(_, known)| known == text)
     };
@@ -130,6 +139,7 @@ pub async fn serve<S: Store>(
 }
 
 struct Greeted {
+    channel: Channel,
     turn: Turn,
     incarnation: Incarnation,
     /// The first frontiers, by lane.
@@ -149,8 +159,9 @@ async fn greet<S: Store>(
         return Err(ReceiveError::Unexpected("something else than a greeting"));
     };
     let greeting = hello::check(hub, origin, &hello)?;
+    let channel = greeting.channel;
     hub.learn(&greeting.members, Some(origin)).await?;
-    let mut turn = hub.take_turn(origin, TURN_LIMIT).await.ok_or(ReceiveError::Busy)?;
+    let mut turn = hub.take_turn(origin, greeting.channel, TURN_LIMIT).await.ok_or(ReceiveError::Busy)?;
     if let Some(lsn) = *turn.undurable {
         let durable = hub.blocking(move |hub| hub.store.wait_durable(lsn)).await;
         durable.map_err(ReceiveError::NotDurable)?;
@@ -167,14 +178,14 @@ async fn greet<S: Store>(
     let welcome = grpc::Welcome {
         protocol_version: grpc::PROTOCOL_VERSION,
         site: hub.local.site.0.into(),
-        frontiers: Lane::ALL.into_iter().zip(frontiers).map(place).collect(),
+        frontiers: channel.lanes().iter().map(|lane| place((*lane, frontiers[*lane as usize]))).collect(),
         members: Some(frames::put_members(&members)),
         heads: hello::own_heads(hub),
         software_version: SOFTWARE_VERSION.to_string(),
         window_bytes: hub.config.window_bytes,
     };
     note_heads(hub, origin, &greeting.heads);
-    Ok(Greeted { turn, incarnation: greeting.incarnation, frontiers, welcome, members_told })
+    Ok(Greeted { channel, turn, incarnation: greeting.incarnation, frontiers, welcome, members_told })
 }
 
 async fn receive<S: Store>(
@@ -184,23 +195,25 @@ async fn receive<S: Store>(
     acks: &mpsc::Sender<AckFrame>,
     greeted: Greeted,
 ) -> Result<(), ReceiveError> {
-    let Greeted { turn: Turn { undurable, mut replaced }, incarnation, frontiers, welcome, members_told } = greeted;
+    let Greeted { channel, turn: Turn { undurable, mut replaced }, incarnation, frontiers, welcome, members_told } =
+        greeted;
     let welcome = AckFrame { frame: Some(ack_frame::Frame::Welcome(welcome)) };
     if acks.send(welcome).await.is_err() {
         return Ok(());
     }
     hub.origin(origin, |progress| {
-        progress.connected_since_ms = Some(clock::wall_ms());
-        progress.stopped = Default::default();
+        progress.streams[channel as usize].connected_since_ms = Some(clock::wall_ms());
+        channel.lanes().iter().for_each(|lane| progress.stopped[*lane as usize] = None);
     });
     // It is up: whatever this site's shipper to it waits for.
-    hub.peer(origin, |progress| progress.wake.notify_one());
+    hub.peer(origin, |progress| progress.streams[channel as usize].wake.notify_one());
 
     let closing = watch::Sender::new(false);
     let (outcomes, to_acknowledge) = mpsc::channel(ACK_FRAMES);
     let acknowledger = replay::Acknowledger {
         hub: hub.clone(),
         origin,
+        channel,
         acks: acks.clone(),
         closing: closing.subscribe(),
         members_told,
@@ -209,7 +222,8 @@ async fn receive<S: Store>(
     let acknowledger = tokio::spawn(acknowledger.run(to_acknowledge));
     let mut workers = JoinSet::new();
     let mut lanes = Vec::new();
-    for (lane, frontier) in Lane::ALL.into_iter().zip(frontiers) {
+    for lane in channel.lanes().iter().copied() {
+        let frontier = frontiers[lane as usize];
         let (queue, arrived) = mpsc::unbounded_channel();
         let (opened, batches) = mpsc::channel(replay::OPENED_SEGMENTS);
         let worker = replay::Worker {
@@ -220,11 +234,11 @@ async fn receive<S: Store>(
             outcomes: outcomes.clone(),
             closing: closing.subscribe(),
         };
-        workers.spawn(replay::open(hub.clone(), arrived, opened, closing.subscribe()));
+        workers.spawn(replay::open(hub.clone(), channel, arrived, opened, closing.subscribe()));
         workers.spawn(worker.run(batches));
         // The first of an incarnation is record 1; a later incarnation than the frontier's goes on behind it.
         let room = Arc::new(Semaphore::new(permits(hub.config.window_bytes + MAX_SEALED_BYTES as u64) as usize));
-        lanes.push(LaneQueue { next: frontier.seq.next(), queue, room });
+        lanes.push(LaneQueue { lane, next: frontier.seq.next(), queue, room });
     }
     drop(outcomes);
     let mut stream = Stream { hub, origin, incarnation, lanes };
@@ -245,12 +259,13 @@ async fn receive<S: Store>(
     while workers.join_next().await.is_some() {}
     // With it the turn ends.
     let ended = acknowledger.await;
-    hub.origin(origin, |progress| progress.connected_since_ms = None);
+    hub.origin(origin, |progress| progress.streams[channel as usize].connected_since_ms = None);
     ended.map_err(|error| ReceiveError::Replay(error.to_string()))?;
     result
 }
 
 struct LaneQueue {
+    lane: Lane,
     next: Seq,
     /// Bounded by `room`.
     queue: mpsc::UnboundedSender<Arrived>,
@@ -293,7 +308,9 @@ impl<S: Store> Stream<'_, S> {
         if run.origin != self.origin || run.incarnation != self.incarnation {
             return Err(ReceiveError::OtherOrigin { site: run.origin, incarnation: run.incarnation });
         }
-        let lane = &mut self.lanes[run.lane as usize];
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.lane == run.lane) else {
+            return Err(ReceiveError::OtherLane { lane: run.lane });
+        };
         if run.first != lane.next {
             return Err(ReceiveError::Order { lane: run.lane, expected: lane.next, found: run.first });
         }

@@ -17,6 +17,7 @@ use proto::segment::OpenError;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::sleep;
 
+use crate::channel::Channel;
 use crate::frames;
 use crate::frontiers::Head;
 use crate::hello;
@@ -66,13 +67,14 @@ impl Ended {
 /// Opens one lane's segments, a few ahead of its worker.
 pub async fn open<S: Store>(
     hub: Arc<Hub<S>>,
+    channel: Channel,
     mut arrived: mpsc::UnboundedReceiver<Arrived>,
     opened: mpsc::Sender<Batch>,
     mut closing: Closing,
 ) -> Ended {
     let open = async {
         while let Some(Arrived { sealed, room }) = arrived.recv().await {
-            let segment = hub.blocking(move |hub| hub.opener.lock().open(&sealed)).await;
+            let segment = hub.calling(channel, move |hub| hub.opener.lock().open(&sealed)).await;
             match segment {
                 Ok(segment) => drop(opened.send(Batch { records: segment.records, room }).await),
                 Err(error) => return Ended::Open(error),
@@ -145,8 +147,8 @@ impl<S: Store> Worker<S> {
             // What is applied from here on wakes a wait below.
             applied_here.mark_unchanged();
             let (origin, incarnation, lane) = (self.origin, self.incarnation, self.lane);
-            let (replayed, returned) =
-                self.hub.blocking(move |hub| (hub.store.replay(origin, incarnation, lane, &records), records)).await;
+            let call = move |hub: &Hub<S>| (hub.store.replay(origin, incarnation, lane, &records), records);
+            let (replayed, returned) = self.hub.calling(Channel::of(lane), call).await;
             records = returned;
             let Replayed { applied, lsn, stopped } = replayed;
             let done = records.partition_point(|record| record.seq <= applied.seq);
@@ -199,6 +201,7 @@ impl<S: Store> Worker<S> {
 pub struct Acknowledger<S> {
     pub hub: Arc<Hub<S>>,
     pub origin: SiteId,
+    pub channel: Channel,
     pub acks: mpsc::Sender<AckFrame>,
     pub closing: Closing,
     /// The version of the members that the origin was told.
@@ -254,7 +257,8 @@ impl<S: Store> Acknowledger<S> {
         let mut told = false;
         loop {
             // The heads are read when the records are applied and durable: see `Ack` in the protocol.
-            let flushed = self.hub.blocking(move |hub| hub.store.wait_durable(lsn).map(|()| hub.refresh_heads())).await;
+            let call = move |hub: &Hub<S>| hub.store.wait_durable(lsn).map(|()| hub.refresh_heads());
+            let flushed = self.hub.calling(self.channel, call).await;
             let Err(error) = flushed else { return true };
             let reason = format!("it is applied, but can't be made durable: {error}");
             if !told {

@@ -11,17 +11,20 @@ use parking_lot::Mutex;
 use proto::ids::{Lane, Seq, SiteId};
 use proto::seal::SealingSalt;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
+use crate::channel::Channel;
+use crate::clock;
 use crate::config::Config;
 use crate::hub::{Hub, Local};
 use crate::identity::invitations::{Invitations, InvitationsError};
 use crate::identity::random::{self, RandomError};
 use crate::identity::site_identity::SiteIdentity;
 use crate::join::admit::{self, InviteError};
+use crate::limits::{LaneLimit, LimitError, LimitStatus, Limits};
 use crate::status::{self, ReplicationStatus};
 use crate::store::Store;
 use crate::transport::{Credentials, server};
@@ -100,15 +103,14 @@ impl<S: Store> Replicator<S> {
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let salt = SealingSalt::from_random(random::bytes()?);
-        let progress = Arc::new(Notify::new());
+        let progress = watch::Sender::new(0);
         let hub = {
-            let progress = progress.clone();
             let open = move || open(store, identity, config, salt, progress);
             let opened = tokio::task::spawn_blocking(open).await;
             Arc::new(opened.map_err(|error| StartError::Thread(error.to_string()))??)
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(keep::watch(hub.clone(), progress));
+        tasks.spawn(keep::watch(hub.clone()));
         tasks.spawn(keep::keep(hub.clone()));
         tasks.spawn(ship_to_all(hub.clone()));
         tasks.spawn(serve(hub.clone(), listener));
@@ -168,6 +170,48 @@ impl<S: Store> Replicator<S> {
         }
     }
 
+    /// Limits a lane, or all lanes together, toward the peer of this name or toward every peer, each for itself; `None` is unlimited. What was
+    /// said of everyone replaces what was said of single peers before. Holds until the daemon ends: the configuration has the limits at start.
+    pub fn set_limit(
+        &self,
+        peer: Option<&str>,
+        lane: Option<Lane>,
+        bytes_per_second: Option<u64>,
+    ) -> Result<(), LimitError> {
+        if bytes_per_second == Some(0) {
+            return Err(LimitError::Zero);
+        }
+        self.change_limits(peer, |limits| limits.set(peer, lane, bytes_per_second))
+    }
+
+    /// Lets a lane, or all, rest toward the peer of this name or toward every peer; the backlog stays in the journal. A paused sync lane is for
+    /// its directories as if the peer were slow: their policy says after what time they fail or are degraded. Holds until the daemon ends.
+    pub fn pause(&self, peer: Option<&str>, lane: Option<Lane>) -> Result<(), LimitError> {
+        self.change_limits(peer, |limits| limits.pause(peer, lane, true))
+    }
+
+    /// Ends a [`pause`](Self::pause). A lane that a schedule has paused goes on when the schedule says so.
+    pub fn resume(&self, peer: Option<&str>, lane: Option<Lane>) -> Result<(), LimitError> {
+        self.change_limits(peer, |limits| limits.pause(peer, lane, false))
+    }
+
+    /// What is in force for each peer, over all lanes and for each lane.
+    pub fn limits(&self) -> Vec<LimitStatus> {
+        let local = clock::local_time();
+        let state = self.hub.state();
+        let of = |member: &Member| {
+            let limits = state.limits.in_force(&member.name, local);
+            let status = |lane, limit: LaneLimit| {
+                let LaneLimit { bytes_per_second, paused, scheduled } = limit;
+                LimitStatus { peer: member.name.clone(), lane, bytes_per_second, paused, scheduled }
+            };
+            let overall = LaneLimit { bytes_per_second: limits.overall, ..LaneLimit::default() };
+            let lanes = Lane::ALL.into_iter().zip(limits.lanes).map(|(lane, limit)| status(Some(lane.name()), limit));
+            std::iter::once(status(None, overall)).chain(lanes).collect::<Vec<_>>()
+        };
+        state.membership.others().flat_map(of).collect()
+    }
+
     /// Ends all streams and tasks in order: what is being replayed is finished and made durable. After `limit` the rest is ended
     /// at once.
     pub async fn shutdown(self, limit: Duration) {
@@ -179,6 +223,17 @@ impl<S: Store> Replicator<S> {
             tracing::warn!("{} tasks did not end within {limit:?} and are ended", tasks.len());
             tasks.shutdown().await;
         }
+    }
+
+    fn change_limits(&self, peer: Option<&str>, change: impl FnOnce(&mut Limits)) -> Result<(), LimitError> {
+        let mut state = self.hub.state();
+        if let Some(name) = peer.filter(|name| state.membership.by_name(name).is_none()) {
+            let known: Vec<&str> = state.membership.others().map(|member| member.name.as_str()).collect();
+            return Err(LimitError::NoSuchPeer { name: name.to_string(), known: known.join(", ") });
+        }
+        change(&mut state.limits);
+        self.hub.limits_changed.send_modify(|version| *version += 1);
+        Ok(())
     }
 
     fn missing(&self, targets: &[(Lane, Seq)], peer: Option<&str>) -> Result<Vec<String>, WaitError> {
@@ -214,7 +269,7 @@ fn open<S: Store>(
     identity: SiteIdentity,
     config: Config,
     salt: SealingSalt,
-    progress: Arc<Notify>,
+    progress: watch::Sender<u64>,
 ) -> Result<Hub<S>, StartError> {
     let profile = identity.profile();
     if (profile.site, profile.volume) != (store.site(), store.volume_id()) {
@@ -233,11 +288,12 @@ fn open<S: Store>(
         credentials: Credentials::of(&identity),
         identity,
     };
-    store.on_progress(Box::new(move || progress.notify_one()));
-    Ok(Hub::new(store, local, own, config, salt, invitations)?)
+    let listener = progress.clone();
+    store.on_progress(Box::new(move || listener.send_modify(|version| *version += 1)));
+    Ok(Hub::new(store, local, own, config, salt, invitations, progress)?)
 }
 
-/// Keeps one shipper for every member.
+/// Keeps a shipper for each channel to every member.
 async fn ship_to_all<S: Store>(hub: Arc<Hub<S>>) {
     let mut members = hub.members_changed.subscribe();
     let mut stop = hub.stop.subscribe();
@@ -248,7 +304,9 @@ async fn ship_to_all<S: Store>(hub: Arc<Hub<S>>) {
         let sites: Vec<SiteId> = hub.state().membership.others().map(|member| member.site).collect();
         for site in sites {
             if shipped_to.insert(site) {
-                shippers.spawn(ship::run(hub.clone(), site));
+                for channel in Channel::ALL {
+                    shippers.spawn(ship::run(hub.clone(), site, channel));
+                }
             }
         }
         tokio::select! {

@@ -1,7 +1,11 @@
-//! Ships this site's lanes to one peer: does what the peer's [`engine`](crate::engine) says.
+//! Ships this site's lanes to one peer over one channel: does what the peer's [`engine`](crate::engine) says.
 //!
-//! One task for each peer, so that a slow peer never slows another. What is sent and not acknowledged is bounded by the
+//! One task for each peer and channel, so that a slow peer never slows another. What is sent and not acknowledged is bounded by the
 //! engine's window, and so is the queue to the connection.
+//!
+//! The sync lane's way is short, since writers wait: the task is woken by the append itself, reads, seals and sends without giving the work to
+//! another thread, and tells the store of an acknowledgement before anything else. Records that are appended while a segment is read or sent
+//! make up the next one; several are under way at once.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,8 +16,10 @@ use fs::ship::LaneHead;
 use proto::grpc::{self, ShipFrame, ack_frame, ship_frame};
 use proto::ids::{Lane, Seq, SiteId};
 use tokio::sync::watch;
+use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 
+use crate::channel::Channel;
 use crate::clock;
 use crate::dial::{ShipError, Welcomed, dial};
 use crate::engine::{Command, Engine, Event, Fault, Settings};
@@ -42,6 +48,7 @@ type Reading = Pin<Box<dyn Future<Output = (Lane, Result<Option<Sealed>, Segment
 struct Shipper<S> {
     hub: Arc<Hub<S>>,
     peer: SiteId,
+    channel: Channel,
     name: String,
     engine: Engine,
     dialing: Option<Dialing>,
@@ -54,13 +61,15 @@ struct Shipper<S> {
 }
 
 /// Runs until the replicator shuts down.
-pub async fn run<S: Store>(hub: Arc<Hub<S>>, peer: SiteId) {
-    let settings = Settings { window_bytes: hub.config.window_bytes, ..Settings::default() };
-    let engine = Engine::new(settings, hub.local.incarnation);
+pub async fn run<S: Store>(hub: Arc<Hub<S>>, peer: SiteId, channel: Channel) {
+    let settings =
+        Settings { window_bytes: hub.config.window_bytes, weights: hub.config.weights, ..Settings::default() };
+    let engine = Engine::new(settings, hub.local.incarnation, channel.lanes());
     let name = hub.name_of(peer);
     let shipper = Shipper {
         hub,
         peer,
+        channel,
         name,
         engine,
         dialing: None,
@@ -81,6 +90,7 @@ enum Woken {
     Read(Lane, Result<Option<Sealed>, SegmentError>),
     Frame(Result<Option<grpc::AckFrame>, LinkError>),
     Heads,
+    Appended,
     News,
 }
 
@@ -90,7 +100,10 @@ impl<S: Store> Shipper<S> {
         let mut stable = self.hub.stable.subscribe();
         let mut members = self.hub.members_changed.subscribe();
         let mut stop = self.hub.stop.subscribe();
-        let wake = self.hub.state().peers.entry(self.peer).or_default().wake.clone();
+        let mut limits = self.hub.limits_changed.subscribe();
+        let mut progress = self.hub.progress.subscribe();
+        let is_sync = self.channel == Channel::Sync;
+        let wake = self.hub.state().peers.entry(self.peer).or_default().streams[self.channel as usize].wake.clone();
         self.show_heads(&mut heads);
         self.feed(Event::Tick);
         loop {
@@ -102,9 +115,11 @@ impl<S: Store> Shipper<S> {
                 result = pending_or(&mut self.dialing) => Woken::Dialed(Box::new(result)),
                 frame = next_frame(connection.as_mut().map(|connection| &mut connection.link.acks)) => Woken::Frame(frame),
                 (lane, result) = pending_or(&mut self.reading) => Woken::Read(lane, result),
-                Ok(()) = heads.changed() => Woken::Heads,
+                Ok(()) = progress.changed(), if is_sync => Woken::Appended,
+                Ok(()) = heads.changed(), if !is_sync => Woken::Heads,
                 Ok(()) = stable.changed() => Woken::News,
                 Ok(()) = members.changed() => Woken::News,
+                Ok(()) = limits.changed() => Woken::Time,
                 () = wake.notified() => Woken::Peer,
                 () = sleep(tick) => Woken::Time,
             };
@@ -113,6 +128,7 @@ impl<S: Store> Shipper<S> {
                 Woken::Time => self.feed(Event::Tick),
                 Woken::Peer => self.feed(Event::Wake),
                 Woken::Heads => self.show_heads(&mut heads),
+                Woken::Appended => self.show_appended(),
                 Woken::News => {}
                 Woken::Dialed(result) => {
                     self.dialing = None;
@@ -133,7 +149,7 @@ impl<S: Store> Shipper<S> {
             }
             self.tell_news();
         }
-        self.hub.peer(self.peer, |progress| progress.connected_since_ms = None);
+        self.disconnected();
     }
 
     fn until_tick(&self) -> Duration {
@@ -145,20 +161,30 @@ impl<S: Store> Shipper<S> {
 
     fn show_heads(&mut self, heads: &mut watch::Receiver<[LaneHead; LANES]>) {
         let heads = *heads.borrow_and_update();
-        for (lane, head) in Lane::ALL.into_iter().zip(heads) {
-            self.feed(Event::HeadMoved { lane, durable: head.durable });
+        for lane in self.channel.lanes().iter().copied() {
+            self.feed(Event::HeadMoved { lane, durable: heads[lane as usize].shippable(lane) });
         }
+    }
+
+    /// What was just appended to the sync lane, without the detour of the watcher.
+    fn show_appended(&mut self) {
+        let lane = Lane::Sync;
+        let head = block_in_place(|| self.hub.store.lane_head(lane));
+        self.feed(Event::HeadMoved { lane, durable: head.shippable(lane) });
     }
 
     /// Hands an event to the engine and does what it says.
     fn feed(&mut self, event: Event) {
+        self.engine.set_open_at_ms(self.hub.open_at_ms(self.peer));
         let commands = self.engine.handle(clock::steady_ms(), clock::jitter(), event);
         for command in commands {
             match command {
-                Command::Dial => self.dialing = Some(Box::pin(dial(self.hub.clone(), self.peer))),
+                Command::Dial => self.dialing = Some(Box::pin(dial(self.hub.clone(), self.peer, self.channel))),
                 Command::ReadLane { lane, after } => {
                     let hub = self.hub.clone();
-                    let read = async move { (lane, hub.blocking(move |hub| hub.segments.after(lane, after)).await) };
+                    let channel = self.channel;
+                    let read = move |hub: &Hub<S>| hub.segments.after(lane, after);
+                    let read = async move { (lane, hub.calling(channel, read).await) };
                     self.reading = Some(Box::pin(read));
                 }
                 Command::Send { lane, last, .. } => self.send_segment(lane, last),
@@ -195,15 +221,21 @@ impl<S: Store> Shipper<S> {
         self.connection = Some(Connection { link, members_told, stable_told: [Seq::ZERO; LANES], next_heartbeat });
         self.name = self.hub.name_of(self.peer);
         self.hub.peer(self.peer, |progress| {
-            progress.connected_since_ms = Some(clock::wall_ms());
-            progress.shipped = frontiers.map(|point| point.seq);
-            progress.stopped = Default::default();
+            progress.streams[self.channel as usize].connected_since_ms = Some(clock::wall_ms());
+            for lane in self.channel.lanes().iter().map(|lane| *lane as usize) {
+                progress.shipped[lane] = frontiers[lane].seq;
+                progress.stopped[lane] = None;
+            }
         });
         self.peer_heads = peer_heads;
         self.show_heads(heads);
         self.feed(Event::Connected { frontiers, window_bytes });
         if self.connection.is_some() {
-            tracing::info!(peer = self.name, "connected");
+            // The frontiers count as acknowledgements, and are told by now.
+            if self.channel == Channel::Sync {
+                self.hub.store.peer_connected(self.peer, true);
+            }
+            tracing::info!(peer = self.name, channel = self.channel.name(), "connected");
         }
     }
 
@@ -212,26 +244,36 @@ impl<S: Store> Shipper<S> {
         self.feed(Event::Lost);
     }
 
+    /// Says so at once to whoever waits for the peer.
+    fn disconnected(&mut self) {
+        if self.channel == Channel::Sync {
+            self.hub.store.peer_connected(self.peer, false);
+        }
+        let channel = self.channel as usize;
+        self.hub.peer(self.peer, |progress| progress.streams[channel].connected_since_ms = None);
+    }
+
     fn drop_connection(&mut self, error: &ShipError) {
         self.dialing = None;
         self.reading = None;
         self.segment = None;
         let was_connected = self.connection.take().is_some();
+        self.disconnected();
         let text = error.to_string();
         let known = {
             let mut state = self.hub.state();
-            let progress = state.peers.entry(self.peer).or_default();
-            progress.connected_since_ms = None;
+            let progress = &mut state.peers.entry(self.peer).or_default().streams[self.channel as usize];
             let known = progress.last_error.replace((clock::wall_ms(), text.clone()));
             known.is_some_and(|(_, known)| known == text)
         };
+        let channel = self.channel.name();
         // The same reason again, attempt after attempt, is said once.
         match error {
-            _ if known && !was_connected => tracing::debug!(peer = self.name, "not connected: {text}"),
+            _ if known && !was_connected => tracing::debug!(peer = self.name, channel, "not connected: {text}"),
             ShipError::Fault(_) | ShipError::Members(_) => {
-                tracing::error!(peer = self.name, "nothing is shipped: {text}")
+                tracing::error!(peer = self.name, channel, "nothing is shipped: {text}")
             }
-            _ => tracing::warn!(peer = self.name, "not connected: {text}"),
+            _ => tracing::warn!(peer = self.name, channel, "not connected: {text}"),
         }
     }
 
@@ -262,11 +304,15 @@ impl<S: Store> Shipper<S> {
 
     fn send_segment(&mut self, lane: Lane, last: Seq) {
         let (Some(connection), Some(sealed)) = (&self.connection, self.segment.take()) else { return };
+        let bytes = sealed.bytes.len() as u64;
         let frame = ship_frame::Frame::Segment(grpc::Segment { sealed: sealed.bytes });
-        // There is room for every segment of the window; a closed queue shows as the end of the acks, too.
+        // There is room for every segment of the window. What was not taken must not count as sent: the connection ends.
         if connection.link.frames.try_send(ShipFrame { frame: Some(frame) }).is_err() {
-            tracing::debug!(peer = self.name, "the connection takes no more frames");
+            self.lost(&ShipError::Closed);
+            return;
         }
+        self.hub.charge(self.peer, lane, bytes);
+        self.engine.set_queued(lane, 0);
         self.hub.peer(self.peer, |progress| {
             let shipped = &mut progress.shipped[lane as usize];
             *shipped = last.max(*shipped);
@@ -287,7 +333,8 @@ impl<S: Store> Shipper<S> {
         if members.is_some_and(|members| send(ship_frame::Frame::Members(frames::put_members(&members)))) {
             connection.members_told = version;
         }
-        for (lane, stable) in Lane::ALL.into_iter().zip(stable) {
+        for (lane, stable) in Lane::ALL.into_iter().zip(stable).filter(|(lane, _)| self.channel.lanes().contains(lane))
+        {
             let told = &mut connection.stable_told[lane as usize];
             let Some(stable) = stable.filter(|stable| stable.point.seq > *told) else { continue };
             let point = Head { site: self.hub.local.site, lane, point: stable.point };
@@ -309,11 +356,12 @@ impl<S: Store> Shipper<S> {
             Some(ack_frame::Frame::Ack(ack)) => {
                 let head = self.own_position(ack.point.as_ref())?;
                 self.peer_heads = frames::heads_of(self.peer, &ack.heads)?;
-                let before = self.engine.in_flight_bytes();
+                let before = self.engine.in_flight_bytes(head.lane);
                 self.feed(Event::Acked { lane: head.lane, point: head.point });
-                let bytes = before.saturating_sub(self.engine.in_flight_bytes());
+                let bytes = before.saturating_sub(self.engine.in_flight_bytes(head.lane));
                 if self.connection.is_some() {
-                    self.hub.peer(self.peer, |progress| progress.rate.add(clock::steady_ms(), bytes));
+                    self.hub
+                        .peer(self.peer, |progress| progress.rate[head.lane as usize].add(clock::steady_ms(), bytes));
                 }
                 Ok(())
             }
@@ -336,7 +384,13 @@ impl<S: Store> Shipper<S> {
 
     fn own_position(&self, head: Option<&grpc::Head>) -> Result<Head, ShipError> {
         let head = frames::required_head(head)?;
-        if head.site == self.hub.local.site { Ok(head) } else { Err(ShipError::Unexpected("another site's position")) }
+        if head.site != self.hub.local.site {
+            Err(ShipError::Unexpected("another site's position"))
+        } else if Channel::of(head.lane) != self.channel {
+            Err(ShipError::Unexpected("a position of a lane that the stream does not carry"))
+        } else {
+            Ok(head)
+        }
     }
 }
 

@@ -6,13 +6,15 @@ use fs::ship::Backlog;
 use proto::ids::{Lane, LanePoint, Seq, SiteId};
 use serde::Serialize;
 
+use crate::channel::Channel;
 use crate::clock;
 use crate::hub::Hub;
+use crate::progress::StreamProgress;
 use crate::store::Store;
 use crate::watermark::Bound;
 
 /// How replication stands, as seen from this site.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ReplicationStatus {
     /// This site's id.
     pub site: u16,
@@ -27,7 +29,7 @@ pub struct ReplicationStatus {
 }
 
 /// One of this site's lanes.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct LaneStatus {
     /// Its name.
     pub lane: &'static str,
@@ -42,7 +44,7 @@ pub struct LaneStatus {
 }
 
 /// The way to one peer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct PeerStatus {
     /// Its id.
     pub site: u16,
@@ -50,7 +52,32 @@ pub struct PeerStatus {
     pub name: String,
     /// Where it is reached.
     pub address: String,
-    /// Whether the stream to it stands.
+    /// Whether both streams to it stand.
+    pub connected: bool,
+    /// Since when, in ms since the Unix epoch.
+    pub connected_since_ms: Option<u64>,
+    /// Why the last attempt or connection of either ended.
+    pub last_error: Option<String>,
+    /// When, in ms since the Unix epoch.
+    pub last_error_ms: Option<u64>,
+    /// Acknowledged sealed bytes per second.
+    pub rate_bytes_per_second: u64,
+    /// The most bytes a second over all lanes; `None` is unlimited.
+    pub limit_bytes_per_second: Option<u64>,
+    /// When it will be level at this rate, in seconds; 0 when it is.
+    pub eta_seconds: Option<u64>,
+    /// The two streams.
+    pub streams: Vec<StreamStatus>,
+    /// The lanes that have records.
+    pub lanes: Vec<PeerLaneStatus>,
+}
+
+/// One stream between this site and another.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StreamStatus {
+    /// `sync` for the sync lane, `async` for the others.
+    pub channel: &'static str,
+    /// Whether it stands.
     pub connected: bool,
     /// Since when, in ms since the Unix epoch.
     pub connected_since_ms: Option<u64>,
@@ -58,16 +85,24 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// When, in ms since the Unix epoch.
     pub last_error_ms: Option<u64>,
-    /// Acknowledged sealed bytes per second.
-    pub rate_bytes_per_second: u64,
-    /// When it will be level at this rate, in seconds; 0 when it is.
-    pub eta_seconds: Option<u64>,
-    /// The lanes that have records.
-    pub lanes: Vec<PeerLaneStatus>,
+}
+
+impl StreamStatus {
+    fn of(channel: Channel, progress: Option<&StreamProgress>) -> Self {
+        let last_error = progress.and_then(|progress| progress.last_error.as_ref());
+        let connected_since_ms = progress.and_then(|progress| progress.connected_since_ms);
+        Self {
+            channel: channel.name(),
+            connected: connected_since_ms.is_some(),
+            connected_since_ms,
+            last_error: last_error.map(|(_, text)| text.clone()),
+            last_error_ms: last_error.map(|(at, _)| *at),
+        }
+    }
 }
 
 /// The way of one lane to one peer. Sequence numbers of the last record of each stage.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct PeerLaneStatus {
     /// Its name.
     pub lane: &'static str,
@@ -85,29 +120,39 @@ pub struct PeerLaneStatus {
     pub behind_bytes: Option<u64>,
     /// Age of the oldest of them, in seconds; 0 when it is level.
     pub lag_seconds: Option<f64>,
+    /// Its share of the link against the other lanes; `None` for the sync lane, which has a connection of its own.
+    pub weight: Option<u32>,
+    /// The most bytes a second that it is sent; `None` is unlimited.
+    pub limit_bytes_per_second: Option<u64>,
+    /// Whether it rests, by an operator's word or by a schedule.
+    pub paused: bool,
+    /// Acknowledged sealed bytes per second.
+    pub rate_bytes_per_second: u64,
     /// Why it does not get on.
     pub stopped: Option<String>,
 }
 
 /// The way from one other site.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct IncomingStatus {
     /// Its id.
     pub site: u16,
     /// Its name.
     pub name: String,
-    /// Whether its stream stands.
+    /// Whether both its streams stand.
     pub connected: bool,
     /// When its last frame came, in ms since the Unix epoch.
     pub last_received_ms: Option<u64>,
-    /// Why its last stream ended.
+    /// Why a stream of its last ended.
     pub last_error: Option<String>,
+    /// The two streams.
+    pub streams: Vec<StreamStatus>,
     /// Its lanes that have records, as far as this site knows.
     pub lanes: Vec<IncomingLaneStatus>,
 }
 
 /// The way of one lane from another site.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct IncomingLaneStatus {
     /// Its name.
     pub lane: &'static str,
@@ -160,6 +205,7 @@ pub fn status<S: Store>(hub: &Arc<Hub<S>>) -> ReplicationStatus {
 /// What the shared state has.
 fn shown<S: Store>(hub: &Hub<S>) -> ReplicationStatus {
     let heads = *hub.heads.borrow();
+    let (now_ms, local) = (clock::steady_ms(), clock::local_time());
     let mut state = hub.state();
     let in_use: Vec<Lane> = Lane::ALL.into_iter().filter(|lane| heads[*lane as usize].appended > Seq::ZERO).collect();
     let mut lanes = Vec::new();
@@ -179,11 +225,14 @@ fn shown<S: Store>(hub: &Hub<S>) -> ReplicationStatus {
     for member in state.membership.others() {
         let site = member.site;
         let progress = state.peers.get(&site);
+        let limits = state.limits.in_force(&member.name, local);
         let lane_status = |lane: &Lane| {
             let head = heads[*lane as usize];
             let acknowledged = state.watermarks.acknowledged(site, *lane).map(|point| point.seq);
             let known = acknowledged.unwrap_or(Seq::ZERO);
             let shipped = progress.map_or(Seq::ZERO, |progress| progress.shipped[*lane as usize]).max(known);
+            let rate = progress.map_or(0, |progress| progress.rate[*lane as usize].bytes_per_second(now_ms));
+            let limit = limits.lanes[*lane as usize];
             PeerLaneStatus {
                 lane: lane.name(),
                 appended: head.appended.0,
@@ -193,20 +242,32 @@ fn shown<S: Store>(hub: &Hub<S>) -> ReplicationStatus {
                 behind_records: None,
                 behind_bytes: None,
                 lag_seconds: None,
+                weight: (*lane != Lane::Sync).then_some(hub.config.weights[*lane as usize]),
+                limit_bytes_per_second: limit.bytes_per_second,
+                paused: limit.paused,
+                rate_bytes_per_second: rate,
                 stopped: progress.and_then(|progress| progress.stopped[*lane as usize].clone()),
             }
         };
+        let streams: Vec<StreamStatus> = Channel::ALL
+            .into_iter()
+            .map(|channel| StreamStatus::of(channel, progress.map(|progress| &progress.streams[channel as usize])))
+            .collect();
+        let last_error = latest_error(&streams);
+        let lanes: Vec<PeerLaneStatus> = in_use.iter().map(lane_status).collect();
         peers.push(PeerStatus {
             site: site.0,
             name: member.name.clone(),
             address: member.address.clone(),
-            connected: progress.is_some_and(|progress| progress.connected_since_ms.is_some()),
-            connected_since_ms: progress.and_then(|progress| progress.connected_since_ms),
-            last_error: progress.and_then(|progress| progress.last_error.as_ref()).map(|(_, text)| text.clone()),
-            last_error_ms: progress.and_then(|progress| progress.last_error.as_ref()).map(|(at, _)| *at),
-            rate_bytes_per_second: progress.map_or(0, |progress| progress.rate.bytes_per_second(clock::steady_ms())),
+            connected: streams.iter().all(|stream| stream.connected),
+            connected_since_ms: connected_since_ms(&streams),
+            last_error: last_error.and_then(|stream| stream.last_error.clone()),
+            last_error_ms: last_error.and_then(|stream| stream.last_error_ms),
+            rate_bytes_per_second: lanes.iter().map(|lane| lane.rate_bytes_per_second).sum(),
+            limit_bytes_per_second: limits.overall,
             eta_seconds: None,
-            lanes: in_use.iter().map(lane_status).collect(),
+            streams,
+            lanes,
         });
         let origin = state.origins.get(&site);
         let incoming_lane = |lane: Lane| {
@@ -220,15 +281,29 @@ fn shown<S: Store>(hub: &Hub<S>) -> ReplicationStatus {
                 stopped: origin.and_then(|origin| origin.stopped[lane as usize].clone()),
             })
         };
+        let streams: Vec<StreamStatus> = Channel::ALL
+            .into_iter()
+            .map(|channel| StreamStatus::of(channel, origin.map(|origin| &origin.streams[channel as usize])))
+            .collect();
         incoming.push(IncomingStatus {
             site: site.0,
             name: member.name.clone(),
-            connected: origin.is_some_and(|origin| origin.connected_since_ms.is_some()),
+            connected: streams.iter().all(|stream| stream.connected),
             last_received_ms: origin.and_then(|origin| origin.last_received_ms),
-            last_error: origin.and_then(|origin| origin.last_error.as_ref()).map(|(_, text)| text.clone()),
+            last_error: latest_error(&streams).and_then(|stream| stream.last_error.clone()),
+            streams,
             lanes: Lane::ALL.into_iter().filter_map(incoming_lane).collect(),
         });
     }
     let own = state.membership.own();
     ReplicationStatus { site: own.site.0, name: own.name.clone(), lanes, peers, incoming }
+}
+
+fn latest_error(streams: &[StreamStatus]) -> Option<&StreamStatus> {
+    streams.iter().filter(|stream| stream.last_error.is_some()).max_by_key(|stream| stream.last_error_ms)
+}
+
+/// Since when all of them stand.
+fn connected_since_ms(streams: &[StreamStatus]) -> Option<u64> {
+    streams.iter().map(|stream| stream.connected_since_ms).try_fold(0, |latest, since| Some(since?.max(latest)))
 }

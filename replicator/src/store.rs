@@ -17,7 +17,8 @@ use proto::record::{Perms, Record};
 /// A snapshot's chunks, in order.
 pub type Chunks = Box<dyn Iterator<Item = Result<Bytes, FsError>> + Send>;
 
-/// A site's store. Every method may block: it is called from threads that may, never from a task.
+/// A site's store. Methods may block: they are called from threads that may, never from a task; but what peers have acknowledged and whether
+/// they are connected is told from tasks, and returns at once.
 ///
 /// What each method means is said at the method of `Volume` that has its name.
 #[allow(missing_docs)]

@@ -112,7 +112,8 @@ impl Watermarks {
                 lowest = bound;
             }
         }
-        *held = lowest.0.max(*held);
+        // Of the sync lane, peers may have more than is durable here; this site still needs that in its journal.
+        *held = lowest.0.min(durable).max(*held);
         (*held, lowest.1)
     }
 

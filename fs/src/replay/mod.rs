@@ -23,6 +23,9 @@ pub enum ReplayError {
     /// The record was made upon one that is not applied here yet.
     #[error("waits for {0}")]
     MissingDep(Position),
+    /// A peer's state that has the record is being taken in: it comes with that.
+    #[error("waits until the state of another site is taken in")]
+    Levelling,
     /// The origin's clock is too far ahead.
     #[error(transparent)]
     Drift(#[from] proto::hlc::Drift),

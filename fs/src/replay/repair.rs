@@ -28,7 +28,7 @@ const MAX_ROUNDS: usize = 8;
 impl Volume {
     /// Makes the answers that were noted since the last time, if any were.
     pub(crate) fn answer_noted(&self) {
-        if !self.repairs.load(Ordering::SeqCst) {
+        if !self.repairs.load(Ordering::SeqCst) || !self.may_answer() {
             return;
         }
         if let Err(error) = self.run_repairs() {

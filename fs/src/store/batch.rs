@@ -62,6 +62,13 @@ pub enum Effect {
         /// The size in bytes.
         size: u64,
     },
+    /// The bytes of a staged file, cut or with a hole up to `size`, instead of all content: see [`crate::level`].
+    Adopt {
+        /// The size in bytes.
+        size: u64,
+        /// The staged file's number.
+        stage: u64,
+    },
 }
 
 /// All that a batch does here.
@@ -140,6 +147,7 @@ impl Effect {
             Effect::Truncate { size } => (3, *size, 0),
             Effect::Punch { offset, len } => (4, *offset, *len),
             Effect::Replace { size } => (5, *size, 0),
+            Effect::Adopt { size, stage } => (6, *size, *stage),
         };
         out.push(tag);
         codec::put_u64(out, first);
@@ -159,6 +167,7 @@ impl Effect {
             3 => Effect::Truncate { size: first },
             4 => Effect::Punch { offset: first, len: second },
             5 => Effect::Replace { size: first },
+            6 => Effect::Adopt { size: first, stage: second },
             _ => return Err(DecodeError::Invalid { what: "an effect's tag" }),
         })
     }
@@ -184,13 +193,14 @@ mod tests {
     }
 
     fn any_effect() -> impl Strategy<Value = (FileId, Effect)> {
-        (any::<u64>(), 1u8..=5, any::<u64>(), any::<u32>()).prop_map(|(file, tag, first, second)| {
+        (any::<u64>(), 1u8..=6, any::<u64>(), any::<u32>()).prop_map(|(file, tag, first, second)| {
             let len = u64::from(second);
             let effect = match tag {
                 1 => Effect::Write { offset: first, record: second },
                 2 => Effect::Extent { offset: first, len },
                 3 => Effect::Truncate { size: first },
                 4 => Effect::Punch { offset: first, len },
+                5 => Effect::Adopt { size: first, stage: len },
                 _ => Effect::Replace { size: first },
             };
             (FileId(file), effect)

@@ -99,6 +99,11 @@ pub fn entry_key_of_link(key: &[u8]) -> Result<&[u8], DecodeError> {
     key.get(8..).ok_or(DecodeError::Short { what: "the key of a link" })
 }
 
+/// The entry of an entry's key.
+pub fn entry_of_key(key: &[u8]) -> Result<EntryId, DecodeError> {
+    read_position(key, "the key of an entry").map(EntryId)
+}
+
 /// The key of a name's row.
 pub fn name_key(parent: FileId, name: &[u8]) -> Key {
     let mut key = Vec::with_capacity(8 + name.len());
@@ -314,6 +319,7 @@ mod tests {
         for repair in [Repair::Rewrite(file), Repair::Restore(EntryId(position()))] {
             assert_eq!(repair_of_key(&repair_key(repair)), Ok(repair));
         }
+        assert_eq!(entry_of_key(&entry_key(EntryId(position()))), Ok(EntryId(position())));
         assert_eq!(lane_of_key(&lane_key(SiteId(9), Lane::Bulk)), Ok((SiteId(9), Lane::Bulk)));
         let link = link_key(file, EntryId(position()));
         assert_eq!(entry_key_of_link(&link), Ok(&entry_key(EntryId(position()))[..]));

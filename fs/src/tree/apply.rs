@@ -7,8 +7,9 @@
 //! site, and reclaimed; a change to it changes nothing. A *directory* that is unknown cannot be: nothing is created in a directory without
 //! a name. Such a record is refused.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic;
 
 use proto::hlc::Stamp;
 use proto::ids::{EntryId, FileId, Position};
@@ -47,12 +48,16 @@ pub fn apply(txn: &mut Txn<'_>, stamp: Stamp, op: &Op) -> Result<content::Decisi
             if file.site() != stamp.position.site {
                 return Err(ApplyError::Refused(format!("file {file} is not this origin's to create")));
             }
-            if txn.inode(*file)?.is_some() {
-                return Err(ApplyError::Refused(format!("file {file} exists")));
+            match txn.inode(*file)? {
+                None => {
+                    let mut inode = Inode::new(kind.clone(), *perms, stamp, *time);
+                    inode.entry = inode.is_dir().then_some(EntryId(stamp.position));
+                    txn.put_inode(*file, &inode);
+                }
+                // It came before with a peer's state, in a levelling that was broken off: see [`crate::level`].
+                Some(inode) if inode.created == stamp => {}
+                Some(_) => return Err(ApplyError::Refused(format!("file {file} exists"))),
             }
-            let mut inode = Inode::new(kind.clone(), *perms, stamp, *time);
-            inode.entry = inode.is_dir().then_some(EntryId(stamp.position));
-            txn.put_inode(*file, &inode);
             place_new(txn, stamp, *file, *parent, name, *time)?;
         }
         Op::Link { file, parent, name, time } => {
@@ -115,23 +120,47 @@ fn place_new(
 /// Puts an entry where the move says, unless something later happened to it.
 fn place(txn: &mut Txn<'_>, stamp: Stamp, to: &Move, time: Time) -> Result<(), ApplyError> {
     let Some(mut inode) = txn.inode(to.file)? else { return Ok(()) };
-    if txn.inode(to.parent)?.is_none_or(|parent| !parent.is_dir()) {
-        return Err(ApplyError::Refused(format!("directory {} is unknown", to.parent)));
-    }
-    if to.file == FileId::ROOT || (inode.is_dir() && inode.entry != Some(to.entry)) {
-        return Err(ApplyError::Refused(format!("directory {} has another entry", to.file)));
-    }
+    check_place(txn, to.entry, to.file, &inode, to.parent)?;
     let old = txn.entry(to.entry)?;
     if old.as_ref().is_some_and(|old| old.stamp >= stamp) {
         return Ok(());
     }
-    if old.as_ref().is_some_and(|old| old.file != to.file) {
-        return Err(ApplyError::Refused(format!("the entry names another file than {}", to.file)));
-    }
+    check_file(old.as_ref(), to.file)?;
     let from = old.as_ref().filter(|_| inode.is_dir()).map(|old| (old.parent, old.name.clone()));
-    match &old {
+    let entry = Entry { parent: to.parent, name: to.name.clone(), file: to.file, stamp, removal: None, from };
+    inode.touch(time);
+    Ok(put_alive(txn, to.entry, old.as_ref(), &entry, inode)?)
+}
+
+/// Whether an entry of the file may stand in the directory.
+fn check_place(txn: &Txn<'_>, id: EntryId, file: FileId, inode: &Inode, parent: FileId) -> Result<(), ApplyError> {
+    if txn.inode(parent)?.is_none_or(|parent| !parent.is_dir()) {
+        return Err(ApplyError::Refused(format!("directory {parent} is unknown")));
+    }
+    if file == FileId::ROOT || (inode.is_dir() && inode.entry != Some(id)) {
+        return Err(ApplyError::Refused(format!("directory {file} has another entry")));
+    }
+    Ok(())
+}
+
+fn check_file(old: Option<&Entry>, file: FileId) -> Result<(), ApplyError> {
+    if old.is_some_and(|old| old.file != file) {
+        return Err(ApplyError::Refused(format!("the entry names another file than {file}")));
+    }
+    Ok(())
+}
+
+/// Sets an entry that stands, in place of its old value, with all that is derived from it.
+fn put_alive(
+    txn: &mut Txn<'_>,
+    id: EntryId,
+    old: Option<&Entry>,
+    entry: &Entry,
+    mut inode: Inode,
+) -> Result<(), FsError> {
+    match old {
         Some(old) if old.is_alive() => {
-            detach(txn, to.entry, old, inode.is_dir())?;
+            detach(txn, id, old, inode.is_dir())?;
         }
         old => {
             inode.nlink += 1;
@@ -140,48 +169,86 @@ fn place(txn: &mut Txn<'_>, stamp: Stamp, to: &Move, time: Time) -> Result<(), A
             }
         }
     }
-    inode.touch(time);
-    txn.put_inode(to.file, &inode);
-    let mut candidates = txn.candidates(to.parent, to.name.as_bytes())?;
+    txn.put_inode(entry.file, &inode);
+    let mut candidates = txn.candidates(entry.parent, entry.name.as_bytes())?;
     let kind = KindTag::from(&inode.kind);
-    candidates.insert(Candidate { entry: to.entry, stamp, file: to.file, kind });
-    txn.put_candidates(to.parent, &to.name, &candidates);
-    let entry = Entry { parent: to.parent, name: to.name.clone(), file: to.file, stamp, removal: None, from };
-    txn.put_entry(to.entry, &entry);
+    candidates.insert(Candidate { entry: id, stamp: entry.stamp, file: entry.file, kind });
+    txn.put_candidates(entry.parent, &entry.name, &candidates);
+    txn.put_entry(id, entry);
     if inode.is_dir() {
-        count_subdir(txn, to.parent, 1)?;
+        count_subdir(txn, entry.parent, 1)?;
     } else {
-        txn.put(Table::Link, table::link_key(to.file, to.entry), bytes::Bytes::new());
+        txn.put(Table::Link, table::link_key(entry.file, id), bytes::Bytes::new());
     }
-    txn.invalidations.push(Invalidation::Attr { file: to.file });
+    txn.invalidations.push(Invalidation::Attr { file: entry.file });
+    Ok(())
+}
+
+/// Sets an entry that is removed, in place of its old value, with all that is derived from it.
+pub(crate) fn put_removed(txn: &mut Txn<'_>, id: EntryId, old: Option<&Entry>, entry: &Entry) -> Result<(), FsError> {
+    txn.put_entry(id, entry);
+    if let Some(removal) = entry.removal {
+        note_garbage(txn, removal, Garbage::Entry(id));
+    }
+    if old.is_some_and(|old| !old.is_alive()) {
+        return Ok(());
+    }
+    let Some(mut inode) = txn.inode(entry.file)? else { return Ok(()) };
+    if let Some(old) = old {
+        inode.nlink = inode.nlink.saturating_sub(1);
+        detach(txn, id, old, inode.is_dir())?;
+    }
+    inode.removed += 1;
+    txn.put_inode(entry.file, &inode);
+    txn.invalidations.push(Invalidation::Attr { file: entry.file });
+    Ok(())
+}
+
+/// Merges the value that an entry has at another site, whatever records gave it.
+pub(crate) fn merge_entry(txn: &mut Txn<'_>, id: EntryId, theirs: &Entry) -> Result<(), ApplyError> {
+    let Some(inode) = txn.inode(theirs.file)? else { return Ok(()) };
+    let old = txn.entry(id)?;
+    check_file(old.as_ref(), theirs.file)?;
+    if let Some(old) = &old {
+        match (theirs.stamp, theirs.removal.is_some()).cmp(&(old.stamp, old.removal.is_some())) {
+            Ordering::Less => return Ok(()),
+            Ordering::Equal => {
+                if theirs.removal > old.removal {
+                    put_removed(txn, id, Some(old), &Entry { removal: theirs.removal, ..old.clone() })?;
+                }
+                return Ok(());
+            }
+            Ordering::Greater => {}
+        }
+    }
+    if theirs.is_alive() {
+        check_place(txn, id, theirs.file, &inode, theirs.parent)?;
+        put_alive(txn, id, old.as_ref(), theirs, inode)?;
+    } else {
+        put_removed(txn, id, old.as_ref(), theirs)?;
+    }
     Ok(())
 }
 
 /// Removes an entry, unless something happened to it that the remover had not seen.
 fn remove(txn: &mut Txn<'_>, removal: Stamp, seen: &SeenEntry, time: Time) -> Result<(), ApplyError> {
     // An unknown entry was removed and reclaimed: its creation is among this record's deps.
-    let Some(mut entry) = txn.entry(seen.entry)? else { return Ok(()) };
-    touch(txn, entry.file, time)?;
-    if entry.stamp > seen.stamp {
+    let Some(old) = txn.entry(seen.entry)? else { return Ok(()) };
+    touch(txn, old.file, time)?;
+    if old.stamp > seen.stamp {
         return Ok(());
     }
-    let was_alive = entry.is_alive();
-    entry.stamp = seen.stamp;
-    entry.removal = Some(entry.removal.map_or(removal.position, |other| other.max(removal.position)));
-    txn.put_entry(seen.entry, &entry);
+    let position = old.removal.map_or(removal.position, |other| other.max(removal.position));
+    let entry = Entry { stamp: seen.stamp, removal: Some(position), ..old.clone() };
+    put_removed(txn, seen.entry, Some(&old), &entry)?;
     note_garbage(txn, removal.position, Garbage::Entry(seen.entry));
-    if !was_alive {
+    if !old.is_alive() {
         return Ok(());
     }
-    let Some(mut inode) = txn.inode(entry.file)? else { return Ok(()) };
-    detach(txn, seen.entry, &entry, inode.is_dir())?;
-    inode.nlink = inode.nlink.saturating_sub(1);
-    inode.removed += 1;
+    let Some(inode) = txn.inode(entry.file)? else { return Ok(()) };
     if inode.nlink == 0 && hides_own_work(txn, entry.file, &inode, removal, seen)? {
         note_repair(txn, Repair::Restore(seen.entry));
     }
-    txn.put_inode(entry.file, &inode);
-    txn.invalidations.push(Invalidation::Attr { file: entry.file });
     Ok(())
 }
 
@@ -202,9 +269,14 @@ fn hides_own_work(
         return Ok(inode.content.position.site == own && inode.content > seen.content);
     }
     // The remover saw the directory empty, so it has not seen any entry that is in it.
-    for (_, row) in txn.scan(Table::Name, &table::file_key(file), usize::MAX)? {
+    holds_own_entry(txn, file)
+}
+
+/// Whether an entry that this site put there stands in the directory.
+pub(crate) fn holds_own_entry(txn: &Txn<'_>, directory: FileId) -> Result<bool, FsError> {
+    for (_, row) in txn.scan(Table::Name, &table::file_key(directory), usize::MAX)? {
         let candidates = super::entry::Candidates::decode(row)?;
-        if candidates.iter().any(|candidate| candidate.stamp.position.site == own) {
+        if candidates.iter().any(|candidate| candidate.stamp.position.site == txn.volume.site()) {
             return Ok(true);
         }
     }
@@ -286,7 +358,7 @@ fn set_attr(
 
 /// Two sites that move directories into each other leave a cycle, cut off from the root. Of the moves in it the latest
 /// goes back, and the site that made it says so. The last record that closes a cycle reaches that site too, so it always learns of it.
-fn note_cycle(txn: &mut Txn<'_>, file: FileId) -> Result<(), FsError> {
+pub(crate) fn note_cycle(txn: &mut Txn<'_>, file: FileId) -> Result<(), FsError> {
     if !txn.inode(file)?.is_some_and(|inode| inode.is_dir()) {
         return Ok(());
     }
@@ -320,5 +392,5 @@ fn note_garbage(txn: &mut Txn<'_>, removal: Position, what: Garbage) {
 /// Notes what this site has to do in answer to a peer's record.
 pub fn note_repair(txn: &mut Txn<'_>, repair: Repair) {
     txn.put(Table::Repair, table::repair_key(repair), bytes::Bytes::new());
-    txn.volume.repairs.store(true, Ordering::SeqCst);
+    txn.volume.repairs.store(true, atomic::Ordering::SeqCst);
 }

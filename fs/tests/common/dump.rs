@@ -17,6 +17,7 @@ use proto::ids::FileId;
 use proto::record::Kind;
 
 use super::Site;
+use super::policies::Rows;
 
 pub const READ: OpenFlags = OpenFlags { read: true, write: false, append: false, truncate: false, sync: false };
 
@@ -171,12 +172,13 @@ pub fn dump(site: &Site) -> Dump {
 pub fn check_rows(site: &Site, complete: bool) {
     let volume = site.volume();
     let (mut inodes, mut entries, mut names) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-    let mut link_rows = BTreeSet::new();
+    let (mut link_rows, mut xattrs) = (BTreeSet::new(), BTreeMap::new());
     for (table, key, row) in rows(volume) {
         match table {
             Table::Inode => drop(inodes.insert(id(&key), Inode::decode(row).expect("an inode"))),
             Table::Entry => drop(entries.insert(key, Entry::decode(row).expect("an entry"))),
             Table::Link => drop(link_rows.insert(key)),
+            Table::Xattr => drop(xattrs.insert(key, Xattr::decode(row).expect("an attribute"))),
             Table::Name => names.push((
                 id(&key),
                 table::name_of_key(&key).expect("a name"),
@@ -223,7 +225,11 @@ pub fn check_rows(site: &Site, complete: bool) {
         if !complete {
             continue;
         }
-        assert!(inode.is_linked(*file), "{who}: {file} has no name and is not reclaimed");
+        assert!(
+            inode.is_linked(*file),
+            "{who}: {file} has no name and is not reclaimed: {inode:?}\n{:?}",
+            entries.iter().filter(|(_, entry)| entry.file == *file).collect::<Vec<_>>()
+        );
         let mut at = *file;
         for depth in 0.. {
             let Some(entry) = (if inodes[&at].is_dir() { inodes[&at].entry } else { None }) else { break };
@@ -236,6 +242,7 @@ pub fn check_rows(site: &Site, complete: bool) {
             );
         }
     }
+    Rows { inodes: &inodes, entries: &entries, names: &names, xattrs: &xattrs }.check_policies(volume);
     // Listings lead to what they say.
     let mut todo = vec![FileId::ROOT];
     let mut seen = BTreeSet::new();

@@ -4,6 +4,7 @@
 pub mod dump;
 pub mod model;
 pub mod network;
+pub mod policies;
 pub mod work;
 
 use std::sync::{Arc, Weak};
@@ -112,12 +113,44 @@ impl Site {
         }
     }
 
+    /// A copy of the store; the site is down.
+    pub fn copy_store(&self) -> tempfile::TempDir {
+        assert!(self.volume.is_none(), "the site is down");
+        let memory = std::path::Path::new("/dev/shm");
+        let copy = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let copy = copy.expect("a directory");
+        copy_tree(self.dir.path(), copy.path());
+        copy
+    }
+
+    /// The site goes down, and is up again with this store.
+    pub fn restore(&mut self, copy: tempfile::TempDir) {
+        self.crash();
+        self.dir = copy;
+        self.start();
+    }
+
     pub fn restart(&mut self, cleanly: bool) {
         if cleanly {
             self.volume().close().expect("closed");
         }
         self.crash();
         self.start();
+    }
+}
+
+fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
+    use std::fs::{File, create_dir_all, read_dir};
+    for entry in read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            create_dir_all(&to).expect("a directory");
+            copy_tree(&entry.path(), &to);
+        } else {
+            let (from, to) = (File::open(entry.path()).expect("a file"), File::create(to).expect("a file"));
+            fs::content::holes::copy_sparse(&from, &to).expect("a copy");
+        }
     }
 }
 

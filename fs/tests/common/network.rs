@@ -19,11 +19,6 @@ pub fn heads(volume: &Volume) -> Heads {
     Lane::ALL.map(|lane| volume.lane_head(lane).appended)
 }
 
-/// Whether all of the origin's lanes up to `heads` are applied.
-pub fn has(volume: &Volume, origin: SiteId, heads: &Heads) -> bool {
-    Lane::ALL.into_iter().zip(heads).all(|(lane, head)| volume.frontier(origin, lane).seq >= *head)
-}
-
 /// An acknowledgement: how far the peer has applied a lane, and how far its own had come then.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -56,6 +51,8 @@ pub struct Network {
     stable: Vec<Announced>,
     /// The bytes that a record was made with.
     written: BTreeMap<(SiteId, Lane, Seq), Vec<u8>>,
+    /// Where the journal of a site ended when its last incarnation began.
+    pub begun: BTreeMap<SiteId, Heads>,
     /// Records waited for others.
     pub waits: u64,
     /// Why the last delivery stopped.
@@ -65,7 +62,14 @@ pub struct Network {
 impl Network {
     pub fn new(sites: usize) -> Self {
         let watermarks = (0..sites).map(|_| Default::default()).collect();
-        Self { watermarks, stable: Vec::new(), written: BTreeMap::new(), waits: 0, why: String::new() }
+        Self {
+            watermarks,
+            stable: Vec::new(),
+            written: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            waits: 0,
+            why: String::new(),
+        }
     }
 
     /// The same links with more sites. Acknowledgements are made anew.
@@ -78,6 +82,25 @@ impl Network {
         if let Some(Written { lane, seq, bytes }) = written {
             self.written.insert((site, lane, seq), bytes);
         }
+    }
+
+    /// A site's store is older than before: nothing that it knew of acknowledgements counts, and what it wrote since was another's.
+    pub fn restored(&mut self, at: usize, site: &Site) {
+        self.watermarks[at] = Default::default();
+        let heads = heads(site.volume());
+        self.written.retain(|(origin, lane, seq), _| *origin != site.id || *seq <= heads[*lane as usize]);
+    }
+
+    /// The last number of the origin's journal that a site has which stands at the point.
+    fn resume(&self, origin: &Site, lane: Lane, point: LanePoint) -> Seq {
+        let begun = self.begun.get(&origin.id).map_or(Seq::ZERO, |heads| heads[lane as usize]);
+        if point.incarnation == origin.volume().incarnation() { point.seq } else { point.seq.min(begun) }
+    }
+
+    /// Whether the peer has all of the origin's lanes up to `heads`.
+    fn has(&self, origin: &Site, peer: &Site, heads: &Heads) -> bool {
+        let has = |lane| self.resume(origin, lane, peer.volume().frontier(origin.id, lane));
+        Lane::ALL.into_iter().zip(heads).all(|(lane, head)| has(lane) >= *head)
     }
 
     fn read(&self, from: &Site, lane: Lane, after: Seq, limit_bytes: usize) -> Vec<ShipRecord> {
@@ -109,8 +132,9 @@ impl Network {
         }
         let mut lanes = Lane::ALL.to_vec();
         if !all {
-            let waits =
-                |lane: &Lane| peer.volume().frontier(origin.id, *lane).seq < origin.volume().lane_head(*lane).appended;
+            let heads = heads(origin.volume());
+            let has = |lane| self.resume(origin, lane, peer.volume().frontier(origin.id, lane));
+            let waits = |lane: &Lane| has(*lane) < heads[*lane as usize];
             let waiting: Vec<_> = lanes.iter().copied().filter(waits).collect();
             lanes = vec![*rng.pick(&waiting).or(rng.pick(&lanes)).expect("lanes")];
         }
@@ -133,15 +157,17 @@ impl Network {
     ) -> bool {
         let (origin, peer) = (&sites[from], &sites[to]);
         let before = peer.volume().frontier(origin.id, lane);
-        let mut after = before.seq;
+        let mut after = self.resume(origin, lane, before);
         if rng.one_in(4) && !all {
             // Sent twice, as after a lost connection, but not what the origin may have dropped.
-            let known =
-                origin.volume().acknowledged(peer.id, lane).expect("a row").map_or(Seq::ZERO, |point| point.seq);
+            let known = origin.volume().acknowledged(peer.id, lane).expect("a row");
+            let known = known.map_or(Seq::ZERO, |point| self.resume(origin, lane, point));
             after = Seq(after.0 - rng.below(4).min(after.0.saturating_sub(known.0)));
         }
         let limit = if all { 1 << 20 } else { 1 << rng.below(21) };
-        let shipped = self.read(origin, lane, after, limit);
+        let mut shipped = self.read(origin, lane, after, limit);
+        let incarnation = shipped.first().map_or(origin.volume().incarnation(), |first| first.incarnation);
+        shipped.truncate(shipped.partition_point(|shipped| shipped.incarnation == incarnation));
         let mut records: Vec<_> = shipped.into_iter().map(|shipped| shipped.record).collect();
         if !all {
             records.truncate(1 + rng.below(40) as usize);
@@ -149,7 +175,7 @@ impl Network {
         if records.is_empty() {
             return false;
         }
-        let replayed = peer.volume().replay(origin.id, origin.volume().incarnation(), lane, &records);
+        let replayed = peer.volume().replay(origin.id, incarnation, lane, &records);
         match replayed.stopped {
             None => {}
             Some(ReplayError::MissingDep(dep)) => {
@@ -157,6 +183,7 @@ impl Network {
                 let record = replayed.applied.seq.next();
                 self.why = format!("site {} waits for {dep} with record {record} of {lane} of {}", peer.id, origin.id);
             }
+            Some(ReplayError::Levelling) => {}
             Some(error) => panic!("site {} refuses lane {lane} of {}: {error}", peer.id, origin.id),
         }
         assert_eq!(replayed.applied, peer.volume().frontier(origin.id, lane));
@@ -180,15 +207,16 @@ impl Network {
     pub fn conclude(&mut self, sites: &[Site], at: usize) {
         let volume = sites[at].volume();
         for lane in Lane::ALL {
+            let marks = &self.watermarks[at][lane as usize];
+            let covered = |(peer, seen): &(&usize, &Seen)| self.has(&sites[**peer], &sites[at], &seen.heads);
+            let confirmed: Vec<_> = marks.waiting.iter().filter(covered).map(|(peer, seen)| (*peer, *seen)).collect();
+            let lowest = marks.acknowledged.values().map(|point| self.resume(&sites[at], lane, *point)).min();
             let marks = &mut self.watermarks[at][lane as usize];
-            for (peer, seen) in marks.waiting.clone() {
-                if has(volume, sites[peer].id, &seen.heads) {
-                    marks.confirmed.insert(peer, seen);
-                    marks.waiting.remove(&peer);
-                }
+            for (peer, seen) in confirmed {
+                marks.confirmed.insert(peer, seen);
+                marks.waiting.remove(&peer);
             }
             if marks.acknowledged.len() == sites.len() - 1 {
-                let lowest = marks.acknowledged.values().map(|point| point.seq).min();
                 volume.set_watermark(lane, lowest.expect("peers"));
             }
             if marks.confirmed.len() == sites.len() - 1 {
@@ -203,12 +231,12 @@ impl Network {
             }
         }
         let mut waiting = BTreeMap::new();
-        for stable in self.stable.drain(..) {
+        for stable in std::mem::take(&mut self.stable) {
             let Announced { to, origin, lane, point, heads } = &stable;
-            let here = sites[*to].volume();
-            let covered = heads.iter().all(|(site, heads)| site == to || has(here, sites[*site].id, heads));
+            let here = &sites[*to];
+            let covered = heads.iter().all(|(site, heads)| site == to || self.has(&sites[*site], here, heads));
             if *to == at && covered {
-                here.set_stable(sites[*origin].id, *lane, *point);
+                here.volume().set_stable(sites[*origin].id, *lane, *point);
             } else {
                 // A newer point of an origin stands for the older ones.
                 waiting.insert((*to, *origin, *lane), stable);
@@ -231,7 +259,7 @@ impl Network {
             }
             let level = sites.iter().all(|from| {
                 let heads = heads(from.volume());
-                sites.iter().all(|to| to.id == from.id || has(to.volume(), from.id, &heads))
+                sites.iter().all(|to| to.id == from.id || self.has(from, to, &heads))
             });
             if level {
                 return;

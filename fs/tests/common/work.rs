@@ -14,6 +14,17 @@ const USER: Caller = Caller { uid: 1000, gid: 100 };
 pub const READ_WRITE: OpenFlags = OpenFlags { read: true, write: true, append: false, truncate: false, sync: false };
 const NAMES: [&[u8]; 6] = [b"a", b"b", b"c", b"d", b"e", b"f"];
 
+/// Parts of a policy that change no lane, and for which nobody waits long.
+const QUIET_POLICIES: [(&str, &str); 7] = [
+    ("compress", "on"),
+    ("compress", "off"),
+    ("acks", "majority"),
+    ("acks", "2"),
+    ("timeout", "2ms"),
+    ("on-loss", "degrade"),
+    ("on-loss", "nonsense"),
+];
+
 /// More than any test makes.
 const MAX_FOUND: usize = 100_000;
 
@@ -196,7 +207,17 @@ impl Program {
                 };
                 volume.setattr(caller, any, set)?;
             }
-            90..94 => {
+            90..92 => {
+                let (key, value) = rng.pick(&QUIET_POLICIES).expect("a policy");
+                let attribute = format!("user.syncline.{key}");
+                // Of anything but a directory it is refused.
+                if rng.one_in(3) {
+                    volume.removexattr(any, attribute.as_bytes())?;
+                } else {
+                    volume.setxattr(any, attribute.as_bytes(), value.as_bytes(), XattrMode::Set)?;
+                }
+            }
+            92..94 => {
                 let len = rng.below(200) as usize;
                 volume.setxattr(any, [&b"user."[..], name].concat().as_slice(), &rng.bytes(len), XattrMode::Set)?;
             }

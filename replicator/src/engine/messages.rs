@@ -13,16 +13,16 @@ pub enum Event {
     Connected {
         /// The frontiers.
         frontiers: [LanePoint; Lane::ALL.len()],
-        /// The most bytes that it takes in without having acknowledged them.
+        /// The most bytes of a lane that it takes in without having acknowledged them.
         window_bytes: u64,
     },
     /// The peer could not be reached, or the connection ended.
     Lost,
-    /// More of a lane is durable here.
+    /// More of a lane may be shipped: of the sync lane what is appended, of others what is durable here.
     HeadMoved {
         /// The lane.
         lane: Lane,
-        /// The last durable record.
+        /// The last record that may be shipped.
         durable: Seq,
     },
     /// A segment asked for by [`Command::ReadLane`] is there.

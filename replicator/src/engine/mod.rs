@@ -1,4 +1,4 @@
-//! What one peer is sent and when: a pure state machine, events in and commands out.
+//! What one peer is sent over one channel and when: a pure state machine, events in and commands out.
 //!
 //! ```text
 //!             due, or Wake            Connected
@@ -8,13 +8,13 @@
 //! ```
 //!
 //! While streaming, each lane goes round `ReadLane → SegmentRead → Send → Acked`; one read is under way at a time, for
-//! the first lane (in the order of [`Lane::ALL`]) that has something to ship.
+//! the lane whose turn it is by its weight ([`shares`]) among those that have something to ship and may.
 //!
 //! Invariants, for each lane of one connection (`engine/tests.rs` checks them against drawn event sequences):
 //! - what is sent follows without gap or repetition on the frontier that the peer named when it connected;
 //! - `acknowledged ≤ sent ≤ durable`, and none of them falls;
-//! - the bytes sent and not acknowledged, over all lanes, stay within the window of both sites. Beside that, each lane may always have
-//!   one segment under way: a stopped lane that has filled the window can't keep the lane waiting for whose records it waits.
+//! - the bytes sent and not acknowledged of each lane stay within the window of both sites; one segment may always be under way. Each lane
+//!   has a window of its own: a stopped lane that has filled it takes nothing from others, not from the one for whose records it waits either.
 //!
 //! Time (`now_ms`, any clock that does not run backwards) and jitter are arguments.
 
@@ -24,26 +24,39 @@ use proto::ids::{Incarnation, Lane, LanePoint, Seq};
 
 pub mod backoff;
 mod messages;
+pub mod shares;
 
 use backoff::Backoff;
 pub use messages::{Command, Event, Fault};
+use shares::Shares;
 
 /// The bounds that the machine keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// The most bytes sent and not acknowledged.
+    /// The most bytes of a lane sent and not acknowledged.
     pub window_bytes: u64,
-    /// The most segments sent and not acknowledged.
+    /// The most segments of a lane sent and not acknowledged.
     pub window_segments: usize,
     /// What a segment that is being read may come to, in bytes.
     pub max_segment_bytes: u64,
     /// How long a lane rests after a read that failed, in ms.
     pub read_retry_ms: u64,
+    /// How lanes share the link, by the lane's number.
+    pub weights: [u32; Lane::ALL.len()],
+    /// How many bytes of a lane wait to be sent before no more is read.
+    pub queue_bytes: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { window_bytes: 32 << 20, window_segments: 512, max_segment_bytes: 2 << 20, read_retry_ms: 1_000 }
+        Self {
+            window_bytes: 32 << 20,
+            window_segments: 512,
+            max_segment_bytes: 2 << 20,
+            read_retry_ms: 1_000,
+            weights: [8, 8, 4, 1],
+            queue_bytes: 1 << 20,
+        }
     }
 }
 
@@ -62,46 +75,69 @@ struct LaneState {
     /// Last record and bytes of each segment that waits for its acknowledgement.
     in_flight: VecDeque<(Seq, u64)>,
     resting_until_ms: u64,
+    in_flight_bytes: u64,
+    /// What the connection has not taken yet.
+    queued_bytes: u64,
+    /// From when on it may be sent, by its limits.
+    open_at_ms: u64,
 }
 
-/// The machine for one peer.
+impl LaneState {
+    /// After a failed read, or by its limits.
+    fn waits_until_ms(&self) -> u64 {
+        self.resting_until_ms.max(self.open_at_ms)
+    }
+
+    fn has_room(&self, settings: &Settings, window_bytes: u64) -> bool {
+        let bytes = self.in_flight_bytes + settings.max_segment_bytes;
+        self.in_flight.is_empty() || (bytes <= window_bytes && self.in_flight.len() < settings.window_segments)
+    }
+}
+
+/// The machine for one channel to one peer.
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
     incarnation: Incarnation,
     state: State,
     backoff: Backoff,
+    /// The lanes of the channel.
+    carried: &'static [Lane],
+    /// By the lane's number.
     lanes: [LaneState; Lane::ALL.len()],
+    shares: Shares,
     reading: Option<(Lane, Seq)>,
     /// Of this connection: the smaller of both sites'.
     window_bytes: u64,
-    in_flight_bytes: u64,
-    in_flight_segments: usize,
     /// The peer has records of this site that this site lacks. That stays so, though the lane may grow past them: its positions
     /// would be used twice.
     lost_tail: Option<Fault>,
+    /// At the last event.
+    now_ms: u64,
 }
 
 impl Engine {
-    /// A machine that dials at the first tick.
-    pub fn new(settings: Settings, incarnation: Incarnation) -> Self {
+    /// A machine for the lanes of a channel, that dials at the first tick.
+    pub fn new(settings: Settings, incarnation: Incarnation, carried: &'static [Lane]) -> Self {
         Self {
             settings,
             incarnation,
             state: State::Waiting { until_ms: 0 },
             backoff: Backoff::default(),
+            carried,
             lanes: Default::default(),
+            shares: Shares::new(settings.weights),
             reading: None,
             window_bytes: settings.window_bytes,
-            in_flight_bytes: 0,
-            in_flight_segments: 0,
             lost_tail: None,
+            now_ms: 0,
         }
     }
 
     /// Takes an event. `jitter` spreads the moment of the next attempt: 0 for the earliest, 1000 for the latest.
     pub fn handle(&mut self, now_ms: u64, jitter: u32, event: Event) -> Vec<Command> {
         let mut commands = Vec::new();
+        self.now_ms = now_ms;
         match event {
             Event::Tick => {}
             Event::Wake => {
@@ -114,10 +150,11 @@ impl Engine {
                 self.connected(now_ms, jitter, frontiers, &mut commands);
             }
             Event::Lost => self.lost(now_ms, jitter),
-            Event::HeadMoved { lane, durable } => {
+            Event::HeadMoved { lane, durable } if self.carried.contains(&lane) => {
                 let lane = &mut self.lanes[lane as usize];
                 lane.durable = lane.durable.max(durable);
             }
+            Event::HeadMoved { .. } => {}
             Event::SegmentRead { lane, first, last, bytes } => {
                 self.segment_read(lane, first, last, bytes, &mut commands);
             }
@@ -138,8 +175,10 @@ impl Engine {
             State::Waiting { until_ms } => Some(until_ms),
             State::Dialing => None,
             State::Streaming { .. } => {
-                let resting = self.lanes.iter().filter(|lane| lane.sent < lane.durable && lane.resting_until_ms > 0);
-                resting.map(|lane| lane.resting_until_ms).min().filter(|_| self.reading.is_none())
+                let behind = self.lanes.iter().filter(|lane| lane.sent < lane.durable);
+                let waits =
+                    behind.map(LaneState::waits_until_ms).filter(|until| (self.now_ms + 1..u64::MAX).contains(until));
+                waits.min().filter(|_| self.reading.is_none())
             }
         }
     }
@@ -149,9 +188,21 @@ impl Engine {
         self.lanes[lane as usize].sent
     }
 
-    /// Bytes sent and not acknowledged.
-    pub fn in_flight_bytes(&self) -> u64 {
-        self.in_flight_bytes
+    /// Bytes of a lane sent and not acknowledged.
+    pub fn in_flight_bytes(&self, lane: Lane) -> u64 {
+        self.lanes[lane as usize].in_flight_bytes
+    }
+
+    /// How many bytes of a lane wait for the connection. Lanes that have enough are not read on; the next event reads those that have not.
+    pub fn set_queued(&mut self, lane: Lane, bytes: u64) {
+        self.lanes[lane as usize].queued_bytes = bytes;
+    }
+
+    /// From when on each lane may be sent, in ms; `u64::MAX` is a pause. The next event heeds it.
+    pub fn set_open_at_ms(&mut self, open_at_ms: [u64; Lane::ALL.len()]) {
+        for (lane, open_at_ms) in self.lanes.iter_mut().zip(open_at_ms) {
+            lane.open_at_ms = open_at_ms;
+        }
     }
 
     fn connected(&mut self, now_ms: u64, jitter: u32, frontiers: [LanePoint; 4], commands: &mut Vec<Command>) {
@@ -161,7 +212,8 @@ impl Engine {
         if let Some(fault) = self.lost_tail {
             return self.fault(now_ms, jitter, fault, commands);
         }
-        for (lane, theirs) in Lane::ALL.into_iter().zip(frontiers) {
+        for lane in self.carried.iter().copied() {
+            let theirs = frontiers[lane as usize];
             let durable = self.lanes[lane as usize].durable;
             let ours = LanePoint { incarnation: self.incarnation, seq: durable };
             let fault = if theirs.seq == Seq::ZERO {
@@ -177,7 +229,8 @@ impl Engine {
             return self.fault(now_ms, jitter, fault, commands);
         }
         self.state = State::Streaming { since_ms: now_ms };
-        for (lane, frontier) in Lane::ALL.into_iter().zip(frontiers) {
+        for lane in self.carried.iter().copied() {
+            let frontier = frontiers[lane as usize];
             let state = &mut self.lanes[lane as usize];
             state.sent = frontier.seq;
             state.acknowledged = frontier.seq;
@@ -198,10 +251,10 @@ impl Engine {
         };
         self.state = State::Waiting { until_ms: now_ms + delay_ms };
         self.reading = None;
-        self.in_flight_bytes = 0;
-        self.in_flight_segments = 0;
         for lane in &mut self.lanes {
             lane.in_flight.clear();
+            lane.in_flight_bytes = 0;
+            lane.queued_bytes = 0;
         }
     }
 
@@ -222,8 +275,9 @@ impl Engine {
         state.sent = last;
         state.durable = state.durable.max(last);
         state.in_flight.push_back((last, bytes));
-        self.in_flight_bytes += bytes;
-        self.in_flight_segments += 1;
+        state.in_flight_bytes += bytes;
+        state.queued_bytes += bytes;
+        self.shares.charge(lane, bytes);
         commands.push(Command::Send { lane, first, last });
     }
 
@@ -243,8 +297,7 @@ impl Engine {
                 break;
             }
             state.in_flight.pop_front();
-            self.in_flight_bytes -= bytes;
-            self.in_flight_segments -= 1;
+            state.in_flight_bytes -= bytes;
         }
         if point.seq > state.acknowledged {
             state.acknowledged = point.seq;
@@ -261,11 +314,15 @@ impl Engine {
                 commands.push(Command::Dial);
             }
             State::Streaming { .. } if self.reading.is_none() => {
-                let ready = |lane: &Lane| {
-                    let state = &self.lanes[*lane as usize];
-                    state.sent < state.durable && state.resting_until_ms <= now_ms && self.has_room(state)
+                let (settings, window_bytes) = (self.settings, self.window_bytes);
+                let ready = |lane: Lane| {
+                    let state = &self.lanes[lane as usize];
+                    state.sent < state.durable
+                        && state.waits_until_ms() <= now_ms
+                        && state.queued_bytes < settings.queue_bytes
+                        && state.has_room(&settings, window_bytes)
                 };
-                if let Some(lane) = Lane::ALL.into_iter().find(ready) {
+                if let Some(lane) = self.shares.next(ready) {
                     let after = self.lanes[lane as usize].sent;
                     self.reading = Some((lane, after));
                     commands.push(Command::ReadLane { lane, after });
@@ -275,17 +332,11 @@ impl Engine {
         }
     }
 
-    fn has_room(&self, lane: &LaneState) -> bool {
-        let bytes = self.in_flight_bytes + self.settings.max_segment_bytes;
-        lane.in_flight.is_empty()
-            || (bytes <= self.window_bytes && self.in_flight_segments < self.settings.window_segments)
-    }
-
     fn check(&self) {
-        debug_assert_eq!(
-            self.in_flight_bytes,
-            self.lanes.iter().flat_map(|lane| &lane.in_flight).map(|(_, bytes)| bytes).sum::<u64>()
-        );
+        for lane in &self.lanes {
+            let in_flight: u64 = lane.in_flight.iter().map(|(_, bytes)| bytes).sum();
+            debug_assert_eq!(lane.in_flight_bytes, in_flight);
+        }
         if let State::Streaming { .. } = self.state {
             for lane in &self.lanes {
                 debug_assert!(lane.acknowledged <= lane.sent && lane.sent <= lane.durable, "{lane:?}");

@@ -2,8 +2,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SETTINGS: Settings =
-    Settings { window_bytes: 1_000, window_segments: 4, max_segment_bytes: 200, read_retry_ms: 50 };
+const SETTINGS: Settings = Settings {
+    window_bytes: 1_000,
+    window_segments: 4,
+    max_segment_bytes: 200,
+    read_retry_ms: 50,
+    weights: [8, 8, 4, 1],
+    queue_bytes: u64::MAX,
+};
 const LANE: Lane = Lane::Normal;
 
 fn point(seq: u64) -> LanePoint {
@@ -36,7 +42,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            engine: Engine::new(SETTINGS, Incarnation(1)),
+            engine: Engine::new(SETTINGS, Incarnation(1), &[Lane::High, LANE, Lane::Bulk]),
             now_ms: 0,
             durable: 0,
             applied: 0,
@@ -66,8 +72,8 @@ impl World {
                     assert!(last.0 <= self.durable);
                     self.sent = last.0;
                     self.wire.push_back((first.0, last.0));
-                    assert!(self.engine.in_flight_bytes() <= SETTINGS.window_bytes);
-                    assert!(self.engine.in_flight_segments <= SETTINGS.window_segments);
+                    assert!(self.engine.in_flight_bytes(LANE) <= SETTINGS.window_bytes);
+                    assert!(self.engine.lanes[LANE as usize].in_flight.len() <= SETTINGS.window_segments);
                 }
                 Command::SetAcknowledged { lane, point } if lane == LANE => {
                     assert!(point.seq.0 >= self.acknowledged, "an acknowledgement went back");
@@ -158,7 +164,7 @@ proptest! {
 }
 
 fn streaming(durable: u64, frontier: u64) -> (Engine, Vec<Command>) {
-    let mut engine = Engine::new(SETTINGS, Incarnation(1));
+    let mut engine = Engine::new(SETTINGS, Incarnation(1), &[Lane::High, LANE, Lane::Bulk]);
     assert_eq!(engine.handle(0, 0, Event::Tick), [Command::Dial]);
     engine.handle(0, 0, Event::HeadMoved { lane: LANE, durable: Seq(durable) });
     let commands = engine.handle(0, 0, Event::Connected { frontiers: frontiers(frontier), window_bytes: u64::MAX });
@@ -207,13 +213,14 @@ fn an_acknowledgement_that_goes_back_ends_the_connection() {
 }
 
 #[test]
-fn a_higher_lane_goes_first() {
+fn of_lanes_that_have_had_the_same_the_higher_goes_first_and_one_of_another_channel_never() {
     let (mut engine, _) = streaming(9, 4);
     engine.handle(0, 0, Event::HeadMoved { lane: Lane::Bulk, durable: Seq(7) });
+    engine.handle(0, 0, Event::HeadMoved { lane: Lane::High, durable: Seq(2) });
     engine.handle(0, 0, Event::HeadMoved { lane: Lane::Sync, durable: Seq(2) });
     let read = Event::SegmentRead { lane: LANE, first: Seq(5), last: Seq(6), bytes: 10 };
     let commands = engine.handle(0, 0, read);
-    assert_eq!(commands.last(), Some(&Command::ReadLane { lane: Lane::Sync, after: Seq::ZERO }));
+    assert_eq!(commands.last(), Some(&Command::ReadLane { lane: Lane::High, after: Seq::ZERO }));
 }
 
 #[test]
@@ -228,22 +235,78 @@ fn a_failed_read_rests_only_its_lane() {
 }
 
 #[test]
-fn a_lane_that_has_filled_the_window_does_not_keep_another_waiting() {
+fn a_lane_that_has_filled_its_window_takes_nothing_from_another() {
     let (mut engine, _) = streaming(99, 0);
     for seq in 1..=4 {
         engine.handle(0, 0, Event::SegmentRead { lane: LANE, first: Seq(seq), last: Seq(seq), bytes: 200 });
     }
-    let commands = engine.handle(0, 0, Event::HeadMoved { lane: Lane::High, durable: Seq(9) });
-    assert_eq!(commands, [Command::ReadLane { lane: Lane::High, after: Seq::ZERO }]);
-    let commands = engine.handle(0, 0, Event::SegmentRead { lane: Lane::High, first: Seq(1), last: Seq(2), bytes: 9 });
-    assert_eq!(commands, [Command::Send { lane: Lane::High, first: Seq(1), last: Seq(2) }], "and then it waits");
-    let commands = engine.handle(0, 0, Event::Acked { lane: Lane::High, point: point(2) });
-    assert_eq!(commands.last(), Some(&Command::ReadLane { lane: Lane::High, after: Seq(2) }));
+    assert_eq!(engine.handle(0, 0, Event::Tick), [], "its window is full");
+    let mut commands = engine.handle(0, 0, Event::HeadMoved { lane: Lane::Bulk, durable: Seq(9) });
+    for seq in 1..=4 {
+        let after = Seq(seq - 1);
+        assert_eq!(commands.last(), Some(&Command::ReadLane { lane: Lane::Bulk, after }));
+        let read = Event::SegmentRead { lane: Lane::Bulk, first: Seq(seq), last: Seq(seq), bytes: 200 };
+        commands = engine.handle(0, 0, read);
+    }
+    assert_eq!(commands.len(), 1, "now this one is full, too: {commands:?}");
+    let commands = engine.handle(0, 0, Event::Acked { lane: LANE, point: point(1) });
+    assert_eq!(commands.last(), Some(&Command::ReadLane { lane: LANE, after: Seq(4) }));
+}
+
+#[test]
+fn a_paused_lane_keeps_its_backlog_and_a_limited_one_goes_on_when_it_may() {
+    let (mut engine, _) = streaming(0, 0);
+    engine.set_open_at_ms([0, u64::MAX, 70, 0]);
+    engine.handle(0, 0, Event::HeadMoved { lane: Lane::High, durable: Seq(5) });
+    assert_eq!(engine.next_tick_ms(), None, "nobody knows when a pause ends");
+    assert_eq!(engine.handle(0, 0, Event::HeadMoved { lane: LANE, durable: Seq(5) }), []);
+    assert_eq!(engine.next_tick_ms(), Some(70));
+    assert_eq!(engine.handle(70, 0, Event::Tick), [Command::ReadLane { lane: LANE, after: Seq(0) }]);
+    engine.handle(70, 0, Event::SegmentRead { lane: LANE, first: Seq(1), last: Seq(5), bytes: 9 });
+    engine.set_open_at_ms([0; 4]);
+    assert_eq!(engine.handle(80, 0, Event::Tick), [Command::ReadLane { lane: Lane::High, after: Seq(0) }]);
+}
+
+#[test]
+fn a_lane_of_which_enough_is_queued_lets_others_be_read() {
+    let (mut engine, _) = streaming(0, 0);
+    engine.handle(0, 0, Event::HeadMoved { lane: LANE, durable: Seq(5) });
+    engine.set_queued(LANE, SETTINGS.queue_bytes);
+    engine.handle(0, 0, Event::ReadFailed { lane: LANE });
+    engine.handle(100, 0, Event::HeadMoved { lane: Lane::Bulk, durable: Seq(5) });
+    assert_eq!(engine.reading, Some((Lane::Bulk, Seq::ZERO)));
+    assert_eq!(engine.next_tick_ms(), None);
+}
+
+proptest! {
+    /// Each lane has more than enough, and the peer acknowledges at once: what is sent is shared by weight.
+    #[test]
+    fn backlogged_lanes_share_by_weight(bytes in proptest::collection::vec(1u64..=200, 10..600)) {
+        let (mut engine, _) = streaming(0, 0);
+        let mut commands = Vec::new();
+        for lane in [Lane::Bulk, LANE, Lane::High] {
+            commands.extend(engine.handle(0, 0, Event::HeadMoved { lane, durable: Seq(10_000) }));
+        }
+        let mut sent = [0u64; Lane::ALL.len()];
+        for bytes in bytes {
+            let Some(Command::ReadLane { lane, after }) = commands.last().copied() else { panic!("{commands:?}") };
+            let first = after.next();
+            engine.handle(0, 0, Event::SegmentRead { lane, first, last: first, bytes });
+            commands = engine.handle(0, 0, Event::Acked { lane, point: point(first.0) });
+            commands.push(Command::ReadLane { lane: engine.reading.expect("a read").0, after: engine.reading.expect("a read").1 });
+            sent[lane as usize] += bytes;
+            let share = |lane: Lane| sent[lane as usize] as f64 / f64::from(SETTINGS.weights[lane as usize]);
+            let segment = |lane: Lane| 200.0 / f64::from(SETTINGS.weights[lane as usize]);
+            for (a, b) in [(Lane::High, LANE), (Lane::High, Lane::Bulk), (LANE, Lane::Bulk)] {
+                prop_assert!((share(a) - share(b)).abs() <= segment(a) + segment(b) + 1.0, "{sent:?}");
+            }
+        }
+    }
 }
 
 #[test]
 fn the_peers_window_counts_if_it_is_the_smaller() {
-    let mut engine = Engine::new(SETTINGS, Incarnation(1));
+    let mut engine = Engine::new(SETTINGS, Incarnation(1), &[Lane::High, LANE, Lane::Bulk]);
     engine.handle(0, 0, Event::Tick);
     engine.handle(0, 0, Event::HeadMoved { lane: LANE, durable: Seq(9) });
     engine.handle(0, 0, Event::Connected { frontiers: frontiers(0), window_bytes: 300 });
