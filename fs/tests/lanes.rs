@@ -315,3 +315,21 @@ fn whoever_ships_is_told_of_a_record_in_the_sync_lane_at_once_and_gets_it() {
     assert_eq!(head.shippable(Lane::Sync), head.appended);
     pair.end();
 }
+
+#[test]
+fn a_move_that_follows_one_lane_waits_for_the_others_too() {
+    let pair = Pair::new();
+    let tree = mkdir(pair.volume(), pair.bulk, "tree");
+    let id = file(pair.volume(), tree, "fast", &[1; 10]);
+    // Of a file that is in the urgent directory, too, changes are urgent.
+    pair.volume().link(id, pair.urgent, b"fast").expect("linked");
+    pair.level();
+    pair.connect(true);
+    let resize = SetAttr { size: Some(5), ..SetAttr::default() };
+    assert_eq!(pair.lane_of(|volume| drop(volume.setattr(ROOT, id, resize).expect("cut"))), Lane::Sync);
+    let last = pair.volume().lane_head(Lane::Sync).appended;
+    file(pair.volume(), tree, "slow", &[1; 10]);
+    assert_eq!(pair.lane_of(|volume| rename(volume, pair.bulk, "tree", pair.urgent, "tree")), Lane::Bulk);
+    assert_eq!(pair.send(Lane::Bulk).map(|dep| (dep.lane, dep.seq)), Some((Lane::Sync, last)));
+    pair.end();
+}
