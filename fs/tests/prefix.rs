@@ -191,8 +191,8 @@ impl Run {
         if records.is_empty() {
             return false;
         }
-        let record = records.remove(0).record;
-        let replayed = replica.replay(self.origin.id, origin.incarnation(), lane, &[record]);
+        let shipped = records.remove(0);
+        let replayed = replica.replay(self.origin.id, shipped.incarnation, lane, &[shipped.record]);
         match replayed.stopped {
             None => self.check(),
             Some(ReplayError::MissingDep(_)) => self.waited += 1,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use fs::replay::ReplayError;
 use fs::ship::ShipRecord;
 use fs::volume::Volume;
+use proto::history::Resume;
 use proto::ids::{Lane, LanePoint, Seq, SiteId};
 use proto::record::Op;
 
@@ -51,8 +52,6 @@ pub struct Network {
     stable: Vec<Announced>,
     /// The bytes that a record was made with.
     written: BTreeMap<(SiteId, Lane, Seq), Vec<u8>>,
-    /// Where the journal of a site ended when its last incarnation began.
-    pub begun: BTreeMap<SiteId, Heads>,
     /// Records waited for others.
     pub waits: u64,
     /// Why the last delivery stopped.
@@ -62,14 +61,7 @@ pub struct Network {
 impl Network {
     pub fn new(sites: usize) -> Self {
         let watermarks = (0..sites).map(|_| Default::default()).collect();
-        Self {
-            watermarks,
-            stable: Vec::new(),
-            written: BTreeMap::new(),
-            begun: BTreeMap::new(),
-            waits: 0,
-            why: String::new(),
-        }
+        Self { watermarks, stable: Vec::new(), written: BTreeMap::new(), waits: 0, why: String::new() }
     }
 
     /// The same links with more sites. Acknowledgements are made anew.
@@ -93,8 +85,10 @@ impl Network {
 
     /// The last number of the origin's journal that a site has which stands at the point.
     fn resume(&self, origin: &Site, lane: Lane, point: LanePoint) -> Seq {
-        let begun = self.begun.get(&origin.id).map_or(Seq::ZERO, |heads| heads[lane as usize]);
-        if point.incarnation == origin.volume().incarnation() { point.seq } else { point.seq.min(begun) }
+        let history = origin.volume().lane_history(lane);
+        let settled = history.settle(point);
+        let next = history.openings().iter().find(|opening| opening.incarnation > settled.incarnation);
+        next.map_or(settled.seq, |next| settled.seq.min(next.after))
     }
 
     /// Whether the peer has all of the origin's lanes up to `heads`.
@@ -156,7 +150,16 @@ impl Network {
         all: bool,
     ) -> bool {
         let (origin, peer) = (&sites[from], &sites[to]);
+        peer.volume().note_histories(origin.id, &origin.volume().own_histories()).expect("noted");
         let before = peer.volume().frontier(origin.id, lane);
+        let head = origin.volume().lane_head(lane).appended;
+        let resumed = origin.volume().lane_history(lane).resume(before, head, Seq(1));
+        assert!(
+            matches!(resumed, Resume::After(_)),
+            "site {} at {before} in lane {lane} of {}: {resumed:?}",
+            peer.id,
+            origin.id
+        );
         let mut after = self.resume(origin, lane, before);
         if rng.one_in(4) && !all {
             // Sent twice, as after a lost connection, but not what the origin may have dropped.
