@@ -272,6 +272,11 @@ impl<'a> Txn<'a> {
         record: &Record,
         objects: &BTreeMap<FileId, Arc<Object<ObjectState>>>,
     ) -> Result<Committed, FsError> {
+        if self.volume.tail_is_lost() {
+            // The record would have the position of one that peers have.
+            let why = "its peers have records of this site that it has lost; it writes again when it has begun anew";
+            return Err(FsError::ReadOnly(why.into()));
+        }
         let mut bytes = Vec::with_capacity(record.data_len() as usize + 256);
         record.encode(&mut bytes);
         // An extent's bytes are not in the record here, but they are in what is shipped.

@@ -220,9 +220,16 @@ async fn until_unmounted(site: Arc<Site>, mut signals: Signals) -> Result<(), En
             }
         }
     }
+    // Callers that wait for other sites would hold up the end; they learn that it is not known whether those have what they did.
+    site.volume.stop_waiting();
     let deadline = tokio::time::Instant::now() + DETACHED_LIMIT;
     let detached = site.clone();
-    match timeout(DETACHED_LIMIT, tokio::task::spawn_blocking(move || detached.session.detach())).await {
+    let detach = move || {
+        // Who waits for other sites would hold the mount for as long as policies say.
+        detached.volume.stop_waiting();
+        detached.session.detach()
+    };
+    match timeout(DETACHED_LIMIT, tokio::task::spawn_blocking(detach)).await {
         Ok(Ok(Ok(()))) => {}
         failed => tracing::error!("the mount can't be detached: {failed:?}"),
     }
@@ -261,6 +268,7 @@ impl Site {
     pub async fn unmount(self: &Arc<Self>) -> Result<(), UnmountError> {
         let site = self.clone();
         let unmounting = tokio::task::spawn_blocking(move || {
+            // Here only: peers may be away for as long as they like.
             if let Err(error) = site.volume.wait_durable(site.volume.appended()) {
                 tracing::error!("the last changes are not durable: {error}");
             }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::control::FlowChange;
-use crate::control::report::{FlowReport, PeerReport};
+use crate::control::report::{FlowReport, PeerReport, SyncDirectoryReport};
 use crate::founding::{self, Identity};
 
 /// How long questions may hold up the end.
@@ -76,6 +76,13 @@ impl Peers {
         let status = self.running().await?.status().await;
         let incoming = |site| status.incoming.iter().find(|incoming| incoming.site == site);
         Ok(status.peers.iter().map(|peer| reports::peer(peer, incoming(peer.site))).collect())
+    }
+
+    /// How each sync directory stands with them.
+    pub async fn sync_directories(&self) -> Result<Vec<SyncDirectoryReport>, PeersError> {
+        let volume = self.volume.clone();
+        let states = tokio::task::spawn_blocking(move || volume.sync_states()).await.map_err(|_| PeersError::Ending)?;
+        Ok(states.into_iter().map(reports::sync_directory).collect())
     }
 
     /// Changes how fast records go to the peers, and tells how fast they may.

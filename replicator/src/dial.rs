@@ -10,6 +10,7 @@ use proto::ids::{LanePoint, SiteId};
 use tokio::time::{Instant, timeout_at};
 
 use crate::channel::Channel;
+use crate::engine::window::MAX_PIECES;
 use crate::engine::{Fault, Handshake, Settings};
 use crate::frames::{self, FrameError};
 use crate::frontiers::Head;
@@ -41,6 +42,8 @@ pub enum ShipError {
     Version { theirs: u32 },
     #[error("site {0} answered in its place")]
     OtherSite(u32),
+    #[error("the connection takes nothing more")]
+    Stuck,
     #[error("it sent {0}")]
     Unexpected(&'static str),
     #[error(transparent)]
@@ -78,7 +81,11 @@ pub async fn dial<S: Store>(hub: Arc<Hub<S>>, peer: SiteId, channel: Channel) ->
     hub.blocking(|hub| hub.refresh_heads()).await;
     let (hello, members_told) = hello::hello(&hub, channel);
     let frame = ShipFrame { frame: Some(ship_frame::Frame::Hello(hello)) };
-    let capacity = Settings::default().window_segments * channel.lanes().len() + CONTROL_FRAMES;
+    let pieces = match channel {
+        Channel::Sync => Settings::default().window_segments,
+        Channel::Async => MAX_PIECES,
+    };
+    let capacity = pieces + CONTROL_FRAMES;
     let name = hub.server_name(peer);
     let connect = client::ship(&address, &name, &hub.local.credentials, frame, capacity);
     let mut link = timeout_at(deadline, connect).await.map_err(|_| ShipError::Silent(limit))??;

@@ -48,6 +48,8 @@ mod transport;
 pub mod watermark;
 
 #[cfg(test)]
+mod flow_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod join_tests;

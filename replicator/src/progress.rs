@@ -33,6 +33,8 @@ pub struct PeerProgress {
     pub shipped: [Seq; LANES],
     /// Why the peer does not get on in a lane.
     pub stopped: [Option<String>; LANES],
+    /// When a record of the sync lane last went to the peer or came from it, on the steady clock; 0: never.
+    pub sync_at_ms: u64,
     /// Acknowledged sealed bytes per second, by the lane's number.
     pub rate: [Rate; LANES],
 }

@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use fs::error::FsError;
 use fs::peers::Frontier;
 use proto::grpc::{self, AckFrame, ShipFrame, ack_frame, ship_frame};
@@ -95,10 +96,10 @@ pub enum ReceiveError {
     #[error("this site takes your state: {0}")]
     Level(String),
     /// A segment of a lane that another stream carries.
-    #[error("a segment is refused: this stream does not carry the lane {lane}")]
+    #[error("a segment is refused: this stream does not carry lane number {number}")]
     OtherLane {
-        /// The lane.
-        lane: Lane,
+        /// The lane's number.
+        number: u32,
     },
     /// A segment that does not follow on the one before.
     #[error("a segment is refused: it begins with record {found} of lane {lane}, {expected} comes next")]
@@ -252,10 +253,10 @@ async fn receive<S: Store>(
         workers.spawn(replay::open(hub.clone(), channel, arrived, opened, closing.subscribe()));
         workers.spawn(worker.run(batches));
         let room = Arc::new(Semaphore::new(permits(hub.config.window_bytes + MAX_SEALED_BYTES as u64) as usize));
-        lanes.push(LaneQueue { lane, at: frontier, queue, room });
+        lanes.push(LaneQueue { lane, at: frontier, pieces: BytesMut::new(), queue, room });
     }
     drop(outcomes);
-    let mut stream = Stream { hub, origin, histories, lanes };
+    let mut stream = Stream { hub, origin, channel, histories, lanes, acks, received_bytes: 0 };
     let mut stop = hub.stop.subscribe();
     let result = tokio::select! {
         biased;
@@ -282,6 +283,8 @@ struct LaneQueue {
     lane: Lane,
     /// Up to where it has arrived.
     at: LanePoint,
+    /// The segment that is arriving.
+    pieces: BytesMut,
     /// Bounded by `room`.
     queue: mpsc::UnboundedSender<Arrived>,
     room: Arc<Semaphore>,
@@ -290,8 +293,11 @@ struct LaneQueue {
 struct Stream<'a, S> {
     hub: &'a Arc<Hub<S>>,
     origin: SiteId,
+    channel: Channel,
     histories: Histories,
     lanes: Vec<LaneQueue>,
+    acks: &'a mpsc::Sender<AckFrame>,
+    received_bytes: u64,
 }
 
 impl<S: Store> Stream<'_, S> {
@@ -302,7 +308,7 @@ impl<S: Store> Stream<'_, S> {
             let Some(frame) = frame else { return Ok(()) };
             self.hub.origin(self.origin, |progress| progress.last_received_ms = Some(clock::wall_ms()));
             match frame.frame {
-                Some(ship_frame::Frame::Segment(segment)) => self.segment(segment).await?,
+                Some(ship_frame::Frame::Segment(piece)) => self.piece(piece).await?,
                 Some(ship_frame::Frame::Stable(stable)) => self.stable(&stable)?,
                 Some(ship_frame::Frame::Heartbeat(heartbeat)) => {
                     self.hub.check_clock(Hlc(heartbeat.clock))?;
@@ -322,14 +328,46 @@ impl<S: Store> Stream<'_, S> {
         }
     }
 
+    /// Puts the pieces of a lane's segment together, and says at once that they are here.
+    async fn piece(&mut self, piece: grpc::Segment) -> Result<(), ReceiveError> {
+        self.received_bytes += piece.sealed.len() as u64;
+        match self.channel {
+            Channel::Sync => {
+                self.hub.peer(self.origin, |progress| progress.sync_at_ms = clock::steady_ms());
+            }
+            Channel::Async => {
+                let received = grpc::Received { bytes: self.received_bytes };
+                // When nobody takes it the stream has ended, which its reader is told.
+                let _ = self.acks.send(AckFrame { frame: Some(ack_frame::Frame::Received(received)) }).await;
+            }
+        }
+        let number = piece.lane;
+        let lane = u8::try_from(number).ok().and_then(Lane::from_u8);
+        let lane = lane.and_then(|lane| self.lanes.iter_mut().find(|each| each.lane == lane));
+        let pieces = &mut lane.ok_or(ReceiveError::OtherLane { number })?.pieces;
+        if pieces.is_empty() && !piece.more {
+            return self.segment(piece.sealed).await;
+        }
+        let bytes = pieces.len() + piece.sealed.len();
+        if bytes > MAX_SEALED_BYTES {
+            return Err(OpenError::TooLong { bytes }.into());
+        }
+        pieces.extend_from_slice(&piece.sealed);
+        if piece.more {
+            return Ok(());
+        }
+        let sealed = std::mem::take(pieces).freeze();
+        self.segment(sealed).await
+    }
+
     /// Hands a segment to its lane if it comes next there. What its header says is believed only so far: opening it proves it.
-    async fn segment(&mut self, segment: grpc::Segment) -> Result<(), ReceiveError> {
-        let run = Header::decode(&segment.sealed)?.run;
+    async fn segment(&mut self, sealed: Bytes) -> Result<(), ReceiveError> {
+        let run = Header::decode(&sealed)?.run;
         if run.origin != self.origin {
             return Err(ReceiveError::OtherOrigin { site: run.origin });
         }
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.lane == run.lane) else {
-            return Err(ReceiveError::OtherLane { lane: run.lane });
+            return Err(ReceiveError::OtherLane { number: run.lane as u32 });
         };
         let (at, incarnation) = (lane.at, run.incarnation);
         let entered = self.histories[run.lane as usize].enter(at, incarnation);
@@ -338,10 +376,10 @@ impl<S: Store> Stream<'_, S> {
             return Err(ReceiveError::Order { lane: run.lane, expected: at.seq.next(), found: run.first });
         }
         lane.at = LanePoint { incarnation, seq: run.last };
-        let permits = permits(segment.sealed.len() as u64);
+        let permits = permits(sealed.len() as u64);
         let Ok(room) = lane.room.clone().acquire_many_owned(permits).await else { return Ok(()) };
         // The opener ends only with an error, which ends this stream too.
-        let _ = lane.queue.send(Arrived { sealed: segment.sealed, room });
+        let _ = lane.queue.send(Arrived { sealed, room });
         Ok(())
     }
 

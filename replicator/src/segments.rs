@@ -8,12 +8,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fs::policy::Compress;
 use fs::ship::ReadLaneError;
 use parking_lot::Mutex;
 use proto::ids::{Incarnation, Lane, Seq, SiteId, VolumeId};
 use proto::record::Record;
 use proto::seal::{SealError, Sealer, SealingSalt, VolumeKey};
-use proto::segment::{BuildError, PlainSegment, TARGET_SEGMENT_BYTES};
+use proto::segment::{BuildError, Compression, PlainSegment, TARGET_SEGMENT_BYTES};
 
 use crate::store::Store;
 
@@ -105,11 +106,12 @@ impl<S: Store> Segments<S> {
         let read = self.store.read_lane(lane, after, TARGET_SEGMENT_BYTES)?;
         let Some(incarnation) = read.first().map(|read| read.incarnation) else { return Ok(None) };
         // A segment has records of one incarnation.
-        let read = read.into_iter().take_while(|read| read.incarnation == incarnation);
-        let records: Vec<Record> = read.map(|read| read.record).collect();
-        let plain = match self.build(incarnation, lane, &records) {
+        let read = &read[..read.partition_point(|read| read.incarnation == incarnation)];
+        let compression = compression(read.iter().map(|read| (read.record.data_len(), read.compress)));
+        let records: Vec<Record> = read.iter().map(|read| read.record.clone()).collect();
+        let plain = match self.build(incarnation, lane, &records, compression) {
             Err(BuildError::TooLarge { fitting }) if fitting > 0 => {
-                self.build(incarnation, lane, &records[..fitting])?
+                self.build(incarnation, lane, &records[..fitting], compression)?
             }
             built => built?,
         };
@@ -118,7 +120,47 @@ impl<S: Store> Segments<S> {
         Ok(Some(Sealed { lane, first: run.first, last: run.last, bytes }))
     }
 
-    fn build(&self, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Result<PlainSegment, BuildError> {
-        PlainSegment::build(self.volume, self.site, incarnation, lane, records)
+    fn build(
+        &self,
+        incarnation: Incarnation,
+        lane: Lane,
+        records: &[Record],
+        compression: Compression,
+    ) -> Result<PlainSegment, BuildError> {
+        PlainSegment::build(self.volume, self.site, incarnation, lane, records, compression)
+    }
+}
+
+/// A segment is compressed whole or not at all: as the policies say of more than half of its content, by bytes; else where it helps.
+fn compression(content: impl Iterator<Item = (u64, Compress)>) -> Compression {
+    let (mut all, mut on, mut off) = (0, 0, 0);
+    for (bytes, compress) in content {
+        all += bytes;
+        match compress {
+            Compress::Auto => {}
+            Compress::On => on += bytes,
+            Compress::Off => off += bytes,
+        }
+    }
+    match () {
+        () if off > all / 2 => Compression::Never,
+        () if on > all / 2 => Compression::Always,
+        () => Compression::Auto,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_most_bytes_holds_for_the_segment() {
+        let of = |content: &[(u64, Compress)]| compression(content.iter().copied());
+        assert_eq!(of(&[]), Compression::Auto);
+        assert_eq!(of(&[(0, Compress::Off)]), Compression::Auto, "no content");
+        assert_eq!(of(&[(51, Compress::Off), (49, Compress::On)]), Compression::Never);
+        assert_eq!(of(&[(30, Compress::Off), (70, Compress::On), (10, Compress::Auto)]), Compression::Always);
+        assert_eq!(of(&[(50, Compress::Off), (50, Compress::On)]), Compression::Auto);
+        assert_eq!(of(&[(50, Compress::Off), (51, Compress::Auto)]), Compression::Auto);
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use fs::ship::LaneHead;
 use proto::grpc::{self, ShipFrame, ack_frame, ship_frame};
 use proto::ids::{Lane, Seq, SiteId};
+use proto::segment::MAX_SEALED_BYTES;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
@@ -22,25 +23,37 @@ use tokio::time::{Instant, sleep};
 use crate::channel::Channel;
 use crate::clock;
 use crate::dial::{ShipError, Welcomed, dial};
+use crate::engine::outbox::Outbox;
+use crate::engine::window::{Beyond, Window};
 use crate::engine::{Command, Engine, Event, Fault, Settings};
 use crate::frames;
 use crate::frontiers::Head;
 use crate::hello;
 use crate::hub::{Hub, LANES};
 use crate::level::told::Told;
+use crate::limits::pacer::NEVER;
 use crate::progress::Stages;
 use crate::segments::{Sealed, SegmentError};
 use crate::store::Store;
 use crate::transport::client::ShipLink;
 use crate::transport::{Frames, LinkError};
 
-/// What an open connection has been told.
+/// For how long after its last record the sync lane counts as in use.
+const SYNC_IN_USE_MS: u64 = 5_000;
+
+/// An open connection, what it has been told, and what waits for it.
 struct Connection {
     link: ShipLink,
     members_told: u64,
     stable_told: [Seq; LANES],
     /// Something could not be queued: told again at the next heartbeat.
     next_heartbeat: Instant,
+    /// Segments that it has not taken yet.
+    outbox: Outbox,
+    /// How much it takes; the sync lane's is not held back.
+    window: Option<Window>,
+    /// When a limit lets the next piece pass.
+    open_at: Option<Instant>,
 }
 
 type Dialing = Pin<Box<dyn Future<Output = Result<Welcomed, ShipError>> + Send>>;
@@ -161,6 +174,7 @@ impl<S: Store> Shipper<S> {
                     }
                 }
             }
+            self.send_pieces();
             self.tell_news();
         }
         self.disconnected();
@@ -170,7 +184,8 @@ impl<S: Store> Shipper<S> {
         let engine = self.engine.next_tick_ms().map(|at| Duration::from_millis(at.saturating_sub(clock::steady_ms())));
         let heartbeat = self.connection.as_ref().map(|connection| connection.next_heartbeat - Instant::now());
         let far = Duration::from_secs(3600);
-        engine.unwrap_or(far).min(heartbeat.unwrap_or(far))
+        let open = self.connection.as_ref().and_then(|connection| connection.open_at).map(|at| at - Instant::now());
+        engine.unwrap_or(far).min(heartbeat.unwrap_or(far)).min(open.unwrap_or(far))
     }
 
     fn show_heads(&mut self, heads: &mut watch::Receiver<[LaneHead; LANES]>) {
@@ -241,9 +256,14 @@ impl<S: Store> Shipper<S> {
 
     fn welcomed(&mut self, welcomed: Welcomed, heads: &mut watch::Receiver<[LaneHead; LANES]>) {
         let Welcomed { link, handshake, told, heads: peer_heads, members_told } = welcomed;
-        let frontiers = handshake.frontiers;
+        let (frontiers, window_bytes) = (handshake.frontiers, handshake.window_bytes);
         let next_heartbeat = Instant::now() + self.hub.config.heartbeat;
-        self.connection = Some(Connection { link, members_told, stable_told: [Seq::ZERO; LANES], next_heartbeat });
+        let outbox = Outbox::new(self.hub.config.weights);
+        let window = (self.channel == Channel::Async).then(|| Window::new(window_bytes));
+        let stable_told = [Seq::ZERO; LANES];
+        let open_at = None;
+        let connection = Connection { link, members_told, stable_told, next_heartbeat, outbox, window, open_at };
+        self.connection = Some(connection);
         self.name = self.hub.name_of(self.peer);
         self.hub.peer(self.peer, |progress| {
             progress.streams[self.channel as usize].connected_since_ms = Some(clock::wall_ms());
@@ -335,20 +355,60 @@ impl<S: Store> Shipper<S> {
     }
 
     fn send_segment(&mut self, lane: Lane, last: Seq) {
-        let (Some(connection), Some(sealed)) = (&self.connection, self.segment.take()) else { return };
-        let bytes = sealed.bytes.len() as u64;
-        let frame = ship_frame::Frame::Segment(grpc::Segment { sealed: sealed.bytes });
-        // There is room for every segment of the window. What was not taken must not count as sent: the connection ends.
-        if connection.link.frames.try_send(ShipFrame { frame: Some(frame) }).is_err() {
-            self.lost(&ShipError::Closed);
-            return;
-        }
-        self.hub.charge(self.peer, lane, bytes);
-        self.engine.set_queued(lane, 0);
+        let (Some(connection), Some(sealed)) = (&mut self.connection, self.segment.take()) else { return };
+        connection.outbox.push(lane, sealed.bytes);
         self.hub.peer(self.peer, |progress| {
             let shipped = &mut progress.shipped[lane as usize];
             *shipped = last.max(*shipped);
         });
+    }
+
+    /// Hands to the connection what window and limits let pass, and lets the engine go on where that makes room.
+    fn send_pieces(&mut self) {
+        while let Some(connection) = &mut self.connection {
+            let (now_ms, open_at_ms) = (clock::steady_ms(), self.hub.open_at_ms(self.peer));
+            let waits = |lane: &Lane| connection.outbox.queued_bytes(*lane) > 0;
+            let waiting = self.channel.lanes().iter().copied().filter(waits).map(|lane| open_at_ms[lane as usize]);
+            let Some(first_ms) = waiting.min() else {
+                connection.open_at = None;
+                return;
+            };
+            let later = first_ms > now_ms && first_ms < NEVER;
+            connection.open_at = later.then(|| Instant::now() + Duration::from_millis(first_ms - now_ms));
+            let room = connection.window.as_mut().map_or(Some(MAX_SEALED_BYTES), Window::next_piece_bytes);
+            let may = |lane: Lane| open_at_ms[lane as usize] <= now_ms;
+            let Some(piece) = room.and_then(|bytes| connection.outbox.next(bytes, may)) else { return };
+            let (lane, bytes) = (piece.lane, piece.bytes.len());
+            let segment = grpc::Segment { sealed: piece.bytes, lane: u32::from(lane as u8), more: piece.more };
+            let frame = ShipFrame { frame: Some(ship_frame::Frame::Segment(segment)) };
+            let queued = connection.outbox.queued_bytes(lane);
+            if let Some(window) = &mut connection.window {
+                window.sent(clock::steady_us(), bytes);
+            }
+            // What was not taken must not count as sent: the connection ends.
+            if connection.link.frames.try_send(frame).is_err() {
+                self.lost(&ShipError::Stuck);
+                return;
+            }
+            self.hub.charge(self.peer, lane, bytes as u64);
+            if self.channel == Channel::Sync {
+                self.hub.peer(self.peer, |progress| progress.sync_at_ms = now_ms);
+            }
+            self.engine.set_queued(lane, queued);
+            if !piece.more {
+                self.feed(Event::Tick);
+            }
+        }
+    }
+
+    /// The peer has so many bytes of segments in its hands.
+    fn received(&mut self, total: u64) -> Result<(), ShipError> {
+        let sync_at_ms = self.hub.state().peers.get(&self.peer).map_or(0, |progress| progress.sync_at_ms);
+        let urgent = sync_at_ms > 0 && clock::steady_ms() < sync_at_ms + SYNC_IN_USE_MS;
+        let connection = self.connection.as_mut().ok_or(ShipError::Closed)?;
+        let window = connection.window.as_mut().ok_or(ShipError::Unexpected("a receipt for the sync lane"))?;
+        let noted = window.received(clock::steady_us(), total, urgent);
+        noted.map_err(|Beyond| ShipError::Unexpected("a receipt for what it was not sent"))
     }
 
     /// Tells the peer of members and stable points that it has not been told of, and that this site is there.
@@ -397,6 +457,7 @@ impl<S: Store> Shipper<S> {
                 }
                 Ok(())
             }
+            Some(ack_frame::Frame::Received(received)) => self.received(received.bytes),
             Some(ack_frame::Frame::Stopped(stopped)) => {
                 let head = self.own_position(stopped.point.as_ref())?;
                 let reason: String = stopped.reason.chars().take(500).collect();

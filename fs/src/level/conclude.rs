@@ -9,7 +9,7 @@ use bytes::Bytes;
 use proto::ids::{EntryId, FileId, Lane};
 
 use super::knowledge::{ABSENT, frontier, is_known};
-use super::{BATCH, Level, Levelled, Stage};
+use super::{BATCH, Held, Level, Levelled, Stage};
 use crate::error::FsError;
 use crate::meta;
 use crate::store::table::{self, Repair, Table};
@@ -27,6 +27,7 @@ impl Level {
         let (Stage::End, true) = (&self.stage, self.wanted.is_empty()) else {
             return Err(FsError::Invalid("the peer's state has not come whole"));
         };
+        self.set_held(Held::All);
         self.note_answers()?;
         // The answers come before the frontiers rise, and so before anything is acknowledged: others count on having all that a site made before that.
         if !self.volume.tail_is_lost() {
@@ -45,6 +46,7 @@ impl Level {
         let levelled = Levelled { own: Lane::ALL.map(|lane| self.theirs.point(own, lane)), lsn };
         let volume = self.volume.clone();
         drop(self);
+        volume.refresh_sync_roots();
         if let Err(error) = volume.reclaim_absent() {
             tracing::warn!(%error, "removed files keep their space until the next start");
         }

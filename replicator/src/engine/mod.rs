@@ -33,7 +33,9 @@ use proto::ids::{Lane, LanePoint, Seq};
 
 pub mod backoff;
 mod messages;
+pub mod outbox;
 pub mod shares;
+pub mod window;
 
 use backoff::Backoff;
 pub use messages::{Command, Divergence, Event, Fault, Handshake};

@@ -49,6 +49,9 @@ pub struct Inner {
     lsn: u64,
     durable_lsn: u64,
     acknowledged: BTreeMap<Key, LanePoint>,
+    /// At once, by [`Store::peer_acknowledged`].
+    told_acknowledged: BTreeMap<Key, LanePoint>,
+    connected: BTreeMap<SiteId, bool>,
     watermark: BTreeMap<Lane, Seq>,
     stable: BTreeMap<Key, LanePoint>,
     members: BTreeMap<SiteId, Member>,
@@ -114,6 +117,21 @@ impl MemoryStore {
 
     pub fn position(&self, lane: Lane, seq: Seq) -> Position {
         Position { site: self.site, incarnation: Incarnation(1), lane, seq }
+    }
+
+    /// Whether the peer is known to be connected.
+    pub fn is_connected(&self, peer: SiteId) -> bool {
+        self.inner.lock().connected.get(&peer).copied().unwrap_or(false)
+    }
+
+    /// What a writer that waits for the peer has been told.
+    pub fn told_acknowledged(&self, peer: SiteId, lane: Lane) -> Seq {
+        self.inner.lock().told_acknowledged.get(&(peer, lane)).map(|point| point.seq).unwrap_or_default()
+    }
+
+    /// As after a restart.
+    pub fn forget_acknowledgements(&self) {
+        self.inner.lock().told_acknowledged.clear();
     }
 
     /// Why it writes no more.
@@ -356,8 +374,12 @@ impl Store for MemoryStore {
     fn acknowledged(&self, peer: SiteId, lane: Lane) -> Result<Option<LanePoint>, FsError> {
         Ok(self.inner.lock().acknowledged.get(&(peer, lane)).copied())
     }
-    fn peer_acknowledged(&self, _peer: SiteId, _lane: Lane, _point: LanePoint) {}
-    fn peer_connected(&self, _peer: SiteId, _connected: bool) {}
+    fn peer_acknowledged(&self, peer: SiteId, lane: Lane, point: LanePoint) {
+        self.inner.lock().told_acknowledged.insert((peer, lane), point);
+    }
+    fn peer_connected(&self, peer: SiteId, connected: bool) {
+        self.inner.lock().connected.insert(peer, connected);
+    }
     fn set_watermark(&self, lane: Lane, seq: Seq) {
         let mut inner = self.inner.lock();
         let before = inner.watermark.insert(lane, seq).unwrap_or_default();
