@@ -163,6 +163,7 @@ impl MemoryStore {
         let mut inner = self.inner.lock();
         inner.own.entry(lane).or_default().truncate(keep as usize);
         inner.own_durable.insert(lane, keep);
+        inner.watermark.remove(&lane);
     }
 }
 
