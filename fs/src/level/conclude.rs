@@ -9,7 +9,7 @@ use bytes::Bytes;
 use proto::ids::{EntryId, FileId, Lane};
 
 use super::knowledge::{ABSENT, frontier, is_known};
-use super::{BATCH, Level, Levelled, Stage};
+use super::{BATCH, Held, Level, Levelled, Stage};
 use crate::error::FsError;
 use crate::meta;
 use crate::store::table::{self, Repair, Table};
@@ -27,6 +27,7 @@ impl Level {
         let (Stage::End, true) = (&self.stage, self.wanted.is_empty()) else {
             return Err(FsError::Invalid("the peer's state has not come whole"));
         };
+        self.set_held(Held::All);
         self.note_answers()?;
         // The answers come before the frontiers rise, and so before anything is acknowledged: others count on having all that a site made before that.
         if !self.volume.tail_is_lost() {
@@ -45,6 +46,7 @@ impl Level {
         let levelled = Levelled { own: Lane::ALL.map(|lane| self.theirs.point(own, lane)), lsn };
         let volume = self.volume.clone();
         drop(self);
+        volume.refresh_sync_roots();
         if let Err(error) = volume.reclaim_absent() {
             tracing::warn!(%error, "removed files keep their space until the next start");
         }
@@ -87,7 +89,11 @@ impl Level {
             };
         };
         let Some(inode) = txn.inode(entry.file)?.filter(|inode| inode.nlink == 0) else { return Ok(()) };
-        if removal.site == own || removal == ABSENT || !self.theirs.has(removal) || restored.contains(&entry.file) {
+        if removal.site == own
+            || removal == ABSENT
+            || !self.theirs.has(&self.volume, removal)
+            || restored.contains(&entry.file)
+        {
             return Ok(());
         }
         let hidden = if inode.is_dir() {
@@ -96,7 +102,7 @@ impl Level {
         } else {
             // What the peer has not seen, the remover has not seen either. A removal that came as a record was answered then.
             let content = inode.content.position;
-            content.site == own && !self.theirs.has(content) && !is_known(txn, removal)?
+            content.site == own && !self.theirs.has(&self.volume, content) && !is_known(txn, removal)?
         };
         if hidden {
             restored.insert(entry.file);

@@ -26,9 +26,13 @@ impl Level {
         if file.site() == self.volume.site() {
             txn.raise_next_file(file.counter() + 1);
         }
+        if inode.is_gone(file) {
+            // Reclaimed there but for somebody who holds it.
+            return self.inode_is_absent(txn, key).map(|()| None);
+        }
         let Some(mut ours) = txn.inode(file)? else {
-            // Gone there but for those who hold it; or reclaimed here, after every site had removed it.
-            if inode.is_gone(file) || is_known(txn, inode.created.position)? {
+            // Seen and absent here: it was reclaimed, after every site had removed it.
+            if is_known(txn, inode.created.position)? {
                 return Ok(None);
             }
             let theirs = Theirs::of(&inode);
@@ -69,7 +73,7 @@ impl Level {
     pub(super) fn inode_is_absent(&self, txn: &mut Txn<'_>, key: &Key) -> Result<(), FsError> {
         let file = FileId(table::read_u64(key, "an inode's key")?);
         if let Some(inode) = txn.inode(file)?.filter(|inode| inode.is_gone(file))
-            && self.theirs.has(inode.created.position)
+            && self.theirs.has(&self.volume, inode.created.position)
         {
             self.volume.reclaim_file(txn, file)?;
         }

@@ -22,8 +22,8 @@
 //! frontiers as they are then. But what was judged must stay so: a record within the peer's frontiers that replay applied behind the judging could create what
 //! the peer has reclaimed, and nobody would look again. So lanes in which the peer is ahead are *held* until the end: their
 //! replay waits ([`ReplayError::Levelling`](crate::replay::ReplayError)). What comes in other lanes, and what this site's programs do, the peer has not seen: it is kept, whenever it comes.
-//! From the first entry to the end all lanes are held: from entries that are between two states this site can't tell what it has to answer to a record, and what is
-//! applied must be answered before it is acknowledged. No content is fetched then, so that is short.
+//! While entries are merged, and for the last steps, all lanes are held: from entries that are between two states this site can't tell what it has to answer to a record, and
+//! what is applied must be answered before it is acknowledged.
 //!
 //! # Why it may end anywhere
 //!
@@ -82,6 +82,8 @@ pub struct Level {
     from: SiteId,
     clock: Hlc,
     theirs: Frontiers,
+    /// The lanes in which the peer is ahead.
+    ahead: HashSet<(SiteId, Lane)>,
     stage: Stage,
     wanted: BTreeMap<FileId, Wanted>,
     fetch: Option<Fetch>,
@@ -131,8 +133,9 @@ impl Volume {
             }
             *held = Held::Ahead(HashSet::new());
         }
-        let (clock, theirs, wanted) = Default::default();
-        let level = Level { volume: Arc::clone(self), from, clock, theirs, stage: Stage::Start, wanted, fetch: None };
+        let (clock, theirs, ahead, wanted) = Default::default();
+        let (volume, stage) = (Arc::clone(self), Stage::Start);
+        let level = Level { volume, from, clock, theirs, ahead, stage, wanted, fetch: None };
         let mut txn = Txn::begin(self)?;
         txn.put(Table::Meta, Bytes::from_static(meta::LEVELLING), Bytes::copy_from_slice(&from.0.to_be_bytes()));
         txn.commit_state()?;
@@ -187,6 +190,8 @@ impl Level {
                 self.hold()?;
                 self.finish_tables(TABLES.len())?;
                 self.stage = Stage::End;
+                // Content may still be wanted, and take long.
+                self.set_held(Held::Ahead(self.ahead.clone()));
                 Ok(())
             }
             _ => Err(FsError::Damaged("a peer's state has a chunk where none of its kind belongs".into())),
@@ -231,12 +236,12 @@ impl Level {
         // What is done here from now on is later than everything in the state.
         let now_ms = self.volume.now_ms();
         txn.clock().observe(self.clock, now_ms).map_err(|drift| FsError::Damaged(drift.to_string()))?;
-        let mut held = HashSet::new();
+        let mut ahead = HashSet::new();
         let mut lost = 0;
         for (site, lane, point) in self.theirs.iter() {
             if site != own {
                 if point > knowledge::frontier(&txn, site, lane)? {
-                    held.insert((site, lane));
+                    ahead.insert((site, lane));
                 }
             } else if point > self.volume.own_point(lane) {
                 // Each lost record may have created a file, perhaps one that is gone since: its id is not given again.
@@ -252,8 +257,9 @@ impl Level {
             self.volume.tail_lost.store(true, Ordering::SeqCst);
         }
         // Under the writer's lock: no group of records is half applied.
-        *self.volume.held.lock() = if lost > 0 { Held::All } else { Held::Ahead(held) };
+        *self.volume.held.lock() = Held::Ahead(ahead.clone());
         txn.commit_state()?;
+        self.ahead = ahead;
         self.stage = Stage::Rows { table: 0, after: None };
         Ok(())
     }
@@ -288,12 +294,16 @@ impl Level {
         Ok(())
     }
 
+    /// Under the writer's lock, too: no group of records is half applied then.
+    fn set_held(&self, held: Held) {
+        let _writer = self.volume.writer.lock();
+        *self.volume.held.lock() = held;
+    }
+
     /// No more rows of the tables before this one come.
     fn finish_tables(&mut self, until: usize) -> Result<(), FsError> {
         if TABLES.get(until).is_none_or(|table| *table == Table::Entry) {
-            // Under the writer's lock, as above.
-            let _writer = self.volume.writer.lock();
-            *self.volume.held.lock() = Held::All;
+            self.set_held(Held::All);
         }
         while let Stage::Rows { table, after } = &self.stage
             && *table < until

@@ -8,18 +8,19 @@ use std::sync::Arc;
 
 use proto::hlc::Stamp;
 use proto::ids::{FileId, Incarnation, Lane, LanePoint, Position, Seq, SiteId};
-use proto::record::{ContentChange, Data, Edit, Op, Record};
+use proto::record::{ContentChange, Data, Edit, Kind, Op, Record};
 
 use super::{ReplayError, Replayed};
 use crate::content::object::Object;
 use crate::error::FsError;
 use crate::ops::data::{EXTENT_MIN_BYTES, disk, effect_of};
+use crate::peers::Frontier;
 use crate::store::batch::Effect;
 use crate::store::table::{self, Table};
 use crate::tree::apply::{self, ApplyError};
 use crate::tree::content::Decision;
 use crate::txn::{Committed, Txn};
-use crate::volume::{ObjectState, Volume, decode_point, encode_point};
+use crate::volume::{ObjectState, Volume, decode_point};
 
 /// Bounds of a group: the writer's lock is held for it.
 const GROUP_RECORDS: usize = 256;
@@ -83,30 +84,40 @@ impl Volume {
             let seq = records[0].seq;
             return Err(ReplayError::Refused { seq, why: "it claims to be this site's own".into() });
         }
+        let records = first_group(records);
+        let made = self.make_group(origin, incarnation, lane, records);
+        let applied = made.as_ref().map_or(0, |group| group.applied);
+        // Once the site has stopped, what did not become visible may be journalled.
+        if applied < records.len() && self.check_writable().is_ok() {
+            self.remove_uncreated(&records[applied..])?;
+        }
+        made
+    }
+
+    fn make_group(
+        &self,
+        origin: SiteId,
+        incarnation: Incarnation,
+        lane: Lane,
+        records: &[Record],
+    ) -> Result<Group, ReplayError> {
         if self.is_held(origin, lane) {
             return Err(ReplayError::Levelling);
         }
-        let records = first_group(records);
         // A full disk stops the lane, visibly, until there is room again.
         self.need_room(records.iter().map(Record::data_len).sum())?;
         self.mark_overwritten(records)?;
         let objects = self.objects_of(records)?;
         let locks: Vec<_> = objects.values().map(|object| object.write()).collect();
         let txn = Txn::begin(self)?;
+        // Under the writer's lock nobody begins to hold it.
         if self.is_held(origin, lane) {
-            // Since the first look. The files may never be created here.
-            drop((txn, locks));
-            for file in objects.into_keys() {
-                if matches!(self.inode(file), Err(FsError::NotFound)) {
-                    self.remove_object(file).map_err(disk("removing an object"))?;
-                }
-            }
             return Err(ReplayError::Levelling);
         }
         let frontier = self.frontier(origin, lane);
         let first = Position { site: origin, incarnation, lane, seq: records[0].seq };
-        // A new incarnation begins where the origin's own journal ended.
-        let expected = if incarnation == frontier.incarnation { frontier.seq.next() } else { first.seq };
+        // Where a higher incarnation begins, the caller has checked against the origin's history.
+        let expected = if incarnation > frontier.incarnation { first.seq } else { frontier.seq.next() };
         if first.seq != expected || incarnation < frontier.incarnation {
             return Err(ReplayError::Gap { expected, got: first.seq });
         }
@@ -138,14 +149,15 @@ impl Volume {
             drop(making);
             self.cut_uncommitted(&objects)?;
             drop(locks);
-            return self.replay_group(origin, incarnation, lane, &records[..applied]);
+            return self.make_group(origin, incarnation, lane, &records[..applied]);
         }
-        let last = records[applied - 1].seq;
+        let Record { seq: last, hlc, .. } = records[applied - 1];
         let Making { mut txn, journalled, .. } = making;
         let point = LanePoint { incarnation, seq: last };
-        txn.put(Table::Frontier, table::lane_key(origin, lane), encode_point(point));
+        txn.put(Table::Frontier, table::lane_key(origin, lane), Frontier { origin, lane, point, hlc }.encode());
         let committed = txn.commit_replayed(first, last, &journalled, &objects);
-        if committed.is_err() {
+        // Once the site has stopped, the batch is journalled, and recovery counts on its bytes.
+        if committed.is_err() && self.check_writable().is_ok() {
             self.cut_uncommitted(&objects)?;
         }
         let committed = committed?;
@@ -162,6 +174,18 @@ impl Volume {
             let cut = object.len().and_then(|len| if len > size { object.set_len(size) } else { Ok(()) });
             if let Err(error) = cut {
                 return Err(self.stop_writing("bytes of a record that failed could not be cut off", error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Objects were opened for files that these records did not create. They may never be created here: a peer's state may come instead of the records.
+    fn remove_uncreated(&self, records: &[Record]) -> Result<(), FsError> {
+        for record in records {
+            if let Op::Create { file, kind: Kind::Regular, .. } = &record.op
+                && matches!(self.inode(*file), Err(FsError::NotFound))
+            {
+                self.remove_object(*file).map_err(disk("removing an object"))?;
             }
         }
         Ok(())
@@ -279,10 +303,7 @@ impl Making<'_> {
         if dep.site == position.site && dep.lane == position.lane {
             return dep < position;
         }
-        if dep.site == volume.site() {
-            return dep < volume.next_position(dep.lane);
-        }
-        dep.point() <= volume.frontier(dep.site, dep.lane)
+        volume.covers(dep)
     }
 }
 
