@@ -4,17 +4,14 @@
 
 mod common;
 
-use bytes::Bytes;
 use common::dump::{check_drained, check_rows, dump};
 use common::network::Network;
 use common::work::{Program, READ_WRITE, ROOT};
 use common::{Rng, Site, for_seeds};
 use fs::level::Levelled;
-use fs::store::db::Db;
-use fs::store::table::Table;
 use fs::types::{SetAttr, SetTime};
-use proto::ids::{FileId, Incarnation, Lane, LanePoint};
-use proto::record::Kind;
+use proto::history::Resume;
+use proto::ids::{FileId, Lane, LanePoint, Seq};
 use tempfile::TempDir;
 
 /// Sites with programs, and what is on its way between them.
@@ -110,40 +107,42 @@ impl World {
             level.take(&chunk).expect("taken in");
             let steps = self.rng.below(4);
             self.work(steps, busy, linked);
-            if !late && !self.fetch_all(&mut level, from, busy, linked, breaks) {
-                return None;
+            while !late {
+                let wanted = level.wanted().expect("files");
+                if wanted.is_empty() {
+                    break;
+                }
+                if !self.fetch(&mut level, from, &wanted, busy, linked, breaks) {
+                    return None;
+                }
             }
             if breaks && self.rng.one_in(8) {
                 return None;
             }
         }
-        if !self.fetch_all(&mut level, from, busy, linked, breaks) {
-            return None;
+        loop {
+            let wanted = level.wanted().expect("files");
+            if wanted.is_empty() {
+                break;
+            }
+            if !self.fetch(&mut level, from, &wanted, busy, linked, breaks) {
+                return None;
+            }
         }
         drop(source);
         if breaks && self.rng.one_in(2) {
             return None;
         }
-        Some(level.finish().expect("finished"))
-    }
-
-    fn fetch_all(
-        &mut self,
-        level: &mut fs::level::Level,
-        from: usize,
-        busy: &[usize],
-        linked: &[usize],
-        breaks: bool,
-    ) -> bool {
-        loop {
-            let wanted = level.wanted().expect("files");
-            if wanted.is_empty() {
-                return true;
-            }
-            if !self.fetch(level, from, &wanted, busy, linked, breaks) {
-                return false;
-            }
+        let (from, to) = (self.sites[from].volume(), self.sites[to].volume());
+        for site in self.sites.iter().map(|site| site.id).filter(|site| *site != to.site()) {
+            let known = from.known_histories();
+            let histories = Lane::ALL.map(|lane| {
+                let of = known.iter().find(|(known, of, _)| (*known, *of) == (site, lane));
+                of.map(|(.., history)| history.clone()).unwrap_or_default()
+            });
+            to.note_histories(site, &histories).expect("noted");
         }
+        Some(level.finish().expect("finished"))
     }
 
     fn fetch(
@@ -170,9 +169,12 @@ impl World {
         true
     }
 
-    fn begin_incarnation(&mut self, at: usize) {
-        self.programs[at].crashed();
-        begin_incarnation(&mut self.sites[at], &mut self.network);
+    /// What a site does that finds that its peers had more of its lane: its numbers go on where its journal ends.
+    fn begin_incarnation(&mut self, at: usize, recovered: &[LanePoint]) {
+        let volume = self.sites[at].volume();
+        let recovered = [vec![], vec![], recovered.to_vec(), vec![]];
+        volume.begin_incarnation(volume.incarnation(), &recovered).expect("opened");
+        assert!(!volume.tail_is_lost());
     }
 
     fn end(mut self) {
@@ -198,22 +200,6 @@ impl World {
     }
 }
 
-/// What a site does that finds that its peers had more of its lane: its numbers go on where its journal ends.
-fn begin_incarnation(site: &mut Site, network: &mut Network) {
-    let incarnation = site.volume().incarnation().0 + 1;
-    let head = site.volume().lane_head(Lane::Normal).appended;
-    site.volume().close().expect("closed");
-    site.crash();
-    let row = Bytes::copy_from_slice(&u64::from(incarnation).to_be_bytes());
-    let none = Bytes::copy_from_slice(&0u64.to_be_bytes());
-    let rows =
-        [(Table::Meta, Bytes::from_static(b"incarnation"), row), (Table::Meta, Bytes::from_static(b"tail_lost"), none)];
-    Db::open(&site.path().join("meta.redb")).expect("the database").commit(&Default::default(), &rows).expect("set");
-    site.start();
-    assert_eq!(site.volume().incarnation(), Incarnation(incarnation));
-    network.begun.insert(site.id, head);
-}
-
 /// An older copy of a site's store comes back.
 fn restored(count: usize, seed: u64) {
     let mut world = World::new(count, seed);
@@ -237,29 +223,39 @@ fn restored(count: usize, seed: u64) {
     world.work(steps, &all, &linked);
     world.restore(at, copy);
     let head = world.sites[at].volume().lane_head(Lane::Normal).appended;
-    let mut recovered = LanePoint::START;
-    let mut best = others[0];
+    let incarnation = world.sites[at].volume().incarnation();
+    let mut recovered = Vec::new();
     // First with who has most of its lane: after that it knows whether it may make records.
     let mut order = others.clone();
     order.sort_by_key(|from| world.sites[*from].volume().frontier(world.sites[at].id, Lane::Normal));
     order.reverse();
     for from in &order {
         let levelled = world.level(at, *from, &others, &others);
-        let point = levelled.own[Lane::Normal as usize];
-        if point > recovered {
-            (recovered, best) = (point, *from);
-        }
+        recovered.push(levelled.own[Lane::Normal as usize]);
     }
-    assert_eq!(world.sites[at].volume().tail_is_lost(), recovered.seq > head);
-    if recovered.seq > head {
-        assert_eq!(world.sites[at].volume().lane_head(Lane::Normal).appended, head, "no position is used twice");
-        world.begin_incarnation(at);
+    let volume = world.sites[at].volume().clone();
+    let lost =
+        |point: &&LanePoint| volume.lane_history(Lane::Normal).lacks(**point, volume.lane_head(Lane::Normal).appended);
+    let most = recovered.iter().filter(lost).max().copied();
+    if incarnation == volume.incarnation() {
+        assert_eq!(volume.tail_is_lost(), most.is_some());
+    }
+    if most.is_some() {
+        if volume.tail_is_lost() {
+            assert_eq!(volume.lane_head(Lane::Normal).appended, head, "no position is used twice");
+        }
+        drop(volume);
+        world.begin_incarnation(at, &recovered);
         // Nobody has as records what was lost here.
-        for to in others.iter().copied().filter(|to| *to != best) {
-            if world.sites[to].volume().frontier(world.sites[at].id, Lane::Normal) < recovered {
+        for to in others.iter().copied() {
+            let (here, there) = (world.sites[at].volume(), world.sites[to].volume());
+            let (theirs, head) = (there.frontier(here.site(), Lane::Normal), here.lane_head(Lane::Normal).appended);
+            if here.lane_history(Lane::Normal).resume(theirs, head, Seq(1)) == Resume::Level {
                 world.level(to, at, &[], &others);
             }
         }
+    } else {
+        drop(volume);
     }
     let steps = world.rng.below(120);
     world.work(steps, &all, &all);
@@ -306,159 +302,6 @@ fn a_site_whose_store_is_an_older_copy_becomes_level_with_several() {
 #[test]
 fn a_site_that_missed_records_becomes_level() {
     for_seeds("missed records", 12, 2_000_000, missed);
-}
-
-fn write(site: &Site, name: &[u8], offset: u64, bytes: &[u8]) -> FileId {
-    let volume = site.volume();
-    let file = match volume.lookup(ROOT_DIR, name) {
-        Ok(attr) => attr.file,
-        Err(_) => volume.create(ROOT, ROOT_DIR, name, Kind::Regular, 0o644).expect("a file").file,
-    };
-    let handle = volume.open(file, READ_WRITE).expect("a handle");
-    assert_eq!(volume.write(handle, offset, bytes, false).expect("written") as usize, bytes.len());
-    volume.release(handle).expect("released");
-    file
-}
-
-fn level(to: &Site, from: &Site) -> Levelled {
-    let mut level = to.volume().begin_level(from.id).expect("begun");
-    for chunk in from.volume().state().expect("a state") {
-        level.take(&chunk.expect("a chunk")).expect("taken in");
-        for file in level.wanted().expect("files") {
-            for chunk in from.volume().content(file).expect("content") {
-                level.take_content(&chunk.expect("a chunk")).expect("taken in");
-            }
-        }
-        assert!(level.wanted().expect("files").is_empty());
-    }
-    level.finish().expect("finished")
-}
-
-#[test]
-fn long_content_is_there_whatever_a_crash_left_of_it() {
-    const MIB: usize = 1 << 20;
-    let sites = [Site::new(1), Site::new(2)];
-    let bytes = Rng::new(5).bytes(5 * MIB);
-    let file = write(&sites[0], b"long", 0, &bytes);
-    level(&sites[1], &sites[0]);
-    // Now over what is there: shorter in the middle, and with a hole before its end.
-    let newer = Rng::new(6).bytes(2 * MIB + 777);
-    write(&sites[0], b"long", MIB as u64, &newer);
-    write(&sites[0], b"long", 9 * MIB as u64, b"end");
-    level(&sites[1], &sites[0]);
-    let expected = common::dump::content(sites[0].volume(), file);
-    assert!(common::dump::content(sites[1].volume(), file) == expected);
-    let [first, mut second] = sites;
-    second.crash();
-    // The copy into the object was cut short.
-    let low = format!("{:02x}", file.0 & 0xff);
-    let object = second.path().join("objects").join(low).join(format!("{:016x}", file.0));
-    let handle = std::fs::OpenOptions::new().write(true).open(&object).expect("the object");
-    handle.set_len(3 * MIB as u64 / 2).expect("cut");
-    drop(handle);
-    second.start();
-    assert!(common::dump::content(second.volume(), file) == expected);
-    // Records go on from it.
-    write(&first, b"long", 100, b"more");
-    let mut network = Network::new(2);
-    let sites = [first, second];
-    network.settle(&sites, &mut Rng::new(1));
-    assert!(common::dump::content(sites[1].volume(), file) == common::dump::content(sites[0].volume(), file));
-    let [_, mut second] = sites;
-    second.restart(true);
-    assert_eq!(std::fs::read_dir(second.path().join("staged")).expect("the staged files").count(), 0);
-}
-
-#[test]
-fn a_file_that_is_open_outlives_its_absence_at_a_peer() {
-    let mut sites = vec![Site::new(1), Site::new(2)];
-    let mut network = Network::new(2);
-    let mut rng = Rng::new(3);
-    let file = write(&sites[0], b"file", 0, b"bytes");
-    let dir = sites[0].volume().create(ROOT, ROOT_DIR, b"dir", Kind::Directory, 0o755).expect("a directory").file;
-    sites[0].volume().link(file, dir, b"link").expect("a second name");
-    network.settle(&sites, &mut rng);
-    sites[1].crash();
-    let copy = sites[1].copy_store();
-    sites[1].start();
-    for (parent, name) in [(ROOT_DIR, &b"file"[..]), (dir, b"link")] {
-        sites[0].volume().unlink(parent, name).expect("removed");
-    }
-    sites[0].volume().rmdir(ROOT_DIR, b"dir").expect("removed");
-    network.settle(&sites, &mut rng);
-    network.drain(&sites);
-    assert!(sites[0].volume().getattr(file).is_err(), "reclaimed");
-    sites[1].restore(copy);
-    network.restored(1, &sites[1]);
-    let handle = sites[1].volume().open(file, READ_WRITE).expect("it is there again");
-    level(&sites[1], &sites[0]);
-    assert!(sites[1].volume().lookup(ROOT_DIR, b"file").is_err());
-    assert!(sites[1].volume().getattr(dir).is_err(), "nobody holds the directory");
-    assert_eq!(sites[1].volume().read(handle, 0, 10).expect("bytes"), b"bytes");
-    sites[1].volume().release(handle).expect("released");
-    assert!(sites[1].volume().getattr(file).is_err());
-    network.settle(&sites, &mut rng);
-    network.drain(&sites);
-    for site in &mut sites {
-        check_rows(site, true);
-        check_drained(site);
-    }
-}
-
-#[test]
-fn file_ids_of_lost_records_are_not_given_again() {
-    let mut sites = vec![Site::new(1), Site::new(2)];
-    let mut network = Network::new(2);
-    let mut rng = Rng::new(3);
-    write(&sites[0], b"first", 0, b"1");
-    sites[0].crash();
-    let copy = sites[0].copy_store();
-    sites[0].start();
-    // One is still there, one is gone for good.
-    let kept = write(&sites[0], b"second", 0, b"2");
-    let gone = write(&sites[0], b"third", 0, b"3");
-    sites[0].volume().unlink(ROOT_DIR, b"third").expect("removed");
-    network.settle(&sites, &mut rng);
-    network.drain(&sites);
-    assert!(sites[1].volume().getattr(gone).is_err(), "reclaimed");
-    let head = sites[0].volume().lane_head(Lane::Normal).appended;
-    sites[0].restore(copy);
-    network.restored(0, &sites[0]);
-    let levelled = level(&sites[0], &sites[1]);
-    assert_eq!(levelled.own[Lane::Normal as usize].seq, head);
-    assert!(sites[0].volume().tail_is_lost());
-    assert!(sites[0].volume().create(ROOT, ROOT_DIR, b"too early", Kind::Fifo, 0o644).is_err());
-    assert_eq!(
-        sites[0].volume().unlink(ROOT_DIR, b"first").map_err(|error| error.errno()),
-        Err(rustix::io::Errno::ROFS)
-    );
-    begin_incarnation(&mut sites[0], &mut network);
-    let fourth = write(&sites[0], b"fourth", 0, b"4");
-    assert!(fourth > kept && fourth > gone, "{fourth} after {gone}");
-}
-
-#[test]
-fn what_a_program_wrote_meanwhile_is_kept() {
-    let sites = vec![Site::new(1), Site::new(2)];
-    let mut network = Network::new(2);
-    let file = write(&sites[0], b"file", 0, b"old");
-    network.settle(&sites, &mut Rng::new(1));
-    write(&sites[0], b"file", 0, b"new bytes");
-    let mut level = sites[1].volume().begin_level(sites[0].id).expect("begun");
-    for chunk in sites[0].volume().state().expect("a state") {
-        level.take(&chunk.expect("a chunk")).expect("taken in");
-    }
-    assert_eq!(level.wanted().expect("files"), [file]);
-    assert!(level.take_content(&Bytes::from_static(&[5, 0x7f])).is_err());
-    write(&sites[1], b"file", 0, b"mine");
-    for chunk in sites[0].volume().content(file).expect("content") {
-        level.take_content(&chunk.expect("a chunk")).expect("taken in");
-    }
-    level.finish().expect("finished");
-    network.settle(&sites, &mut Rng::new(1));
-    for site in &sites {
-        assert_eq!(common::dump::content(site.volume(), file).0, b"mine");
-    }
 }
 
 #[test]

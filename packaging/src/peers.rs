@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::control::FlowChange;
-use crate::control::report::{FlowReport, PeerReport};
+use crate::control::report::{FlowReport, PeerReport, SyncDirectoryReport};
 use crate::founding::{self, Identity};
 
 /// How long questions may hold up the end.
@@ -35,6 +35,9 @@ pub enum PeersError {
     /// No token.
     #[error(transparent)]
     Invite(#[from] replicator::join::admit::InviteError),
+    /// The store can't begin a new incarnation.
+    #[error("could not begin a new incarnation: {0}")]
+    Store(#[from] fs::error::FsError),
     /// Too late.
     #[error("the daemon is ending")]
     Ending,
@@ -63,11 +66,23 @@ impl Peers {
         Ok(Self { volume, replicator: RwLock::new(Some(replicator)) })
     }
 
+    /// To be awaited before programs may write: see [`Replicator::settle_tail`].
+    pub async fn settle_tail(&self, limit: Duration) -> Result<(), PeersError> {
+        Ok(self.running().await?.settle_tail(limit).await?)
+    }
+
     /// How far each is.
     pub async fn report(&self) -> Result<Vec<PeerReport>, PeersError> {
         let status = self.running().await?.status().await;
         let incoming = |site| status.incoming.iter().find(|incoming| incoming.site == site);
         Ok(status.peers.iter().map(|peer| reports::peer(peer, incoming(peer.site))).collect())
+    }
+
+    /// How each sync directory stands with them.
+    pub async fn sync_directories(&self) -> Result<Vec<SyncDirectoryReport>, PeersError> {
+        let volume = self.volume.clone();
+        let states = tokio::task::spawn_blocking(move || volume.sync_states()).await.map_err(|_| PeersError::Ending)?;
+        Ok(states.into_iter().map(reports::sync_directory).collect())
     }
 
     /// Changes how fast records go to the peers, and tells how fast they may.

@@ -20,7 +20,9 @@ fn entries(directory: &Path) -> usize {
 
 #[test]
 fn help_and_version_are_no_mistakes() {
-    for arguments in [&["--help"][..], &["--version"], &["mount", "--help"], &["help", "wait"]] {
+    for arguments in
+        [&["--help"][..], &["--version"], &["mount", "--help"], &["help", "wait"], &["policy", "set", "--help"]]
+    {
         let output = syncline(arguments);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
         assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{arguments:?}");
@@ -35,6 +37,20 @@ fn wrong_use_is_64() {
         &["mount", "/mnt"],
         &["mount", "--config", "f"],
         &["wait", "--timeout", "10"],
+        &["wait", "--lane", "fast"],
+        &["wait", "--quiet", "--progress"],
+        &["policy"],
+        &["policy", "get"],
+        &["policy", "get", "/proc", "speed"],
+        &["policy", "set", "/proc"],
+        &["policy", "set", "/proc", "mode"],
+        &["policy", "set", "/proc", "mode=maybe"],
+        &["policy", "set", "/proc", "mode=sync", "mode=async"],
+        &["policy", "unset", "/proc"],
+        &["limit", "/proc"],
+        &["limit", "/proc", "200"],
+        &["limit", "/proc", "--show", "1MB"],
+        &["pause", "/proc", "--lane", "fast"],
         &[
             "init",
             "--config",
@@ -130,6 +146,11 @@ fn what_fails_is_2_and_named() {
     for (arguments, expected) in [
         (&["status", "/proc"][..], "/proc is not on a Syncline mount"),
         (&["wait", "/proc"], "/proc is not on a Syncline mount"),
+        (&["policy", "get", "/proc"], "/proc is not on a Syncline mount"),
+        (&["policy", "set", "/proc", "mode=sync"], "/proc is not on a Syncline mount"),
+        (&["limit", "/proc", "1MB"], "/proc is not on a Syncline mount"),
+        (&["pause", "/proc"], "/proc is not on a Syncline mount"),
+        (&["resume", "/proc"], "/proc is not on a Syncline mount"),
         (&["unmount", "/nonexistent"], "/nonexistent: No such file"),
         (&["mount", "--config", "/nonexistent/f", "/mnt"], "cannot read the configuration /nonexistent/f"),
         (&["invite", "--config", "/nonexistent/f"], "cannot read the configuration /nonexistent/f"),

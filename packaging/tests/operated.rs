@@ -92,7 +92,7 @@ fn limits_and_pauses_are_changed_while_the_daemon_runs_and_shown() {
     if !can_mount() {
         return;
     }
-    let (one, _two) = pair();
+    let (one, two) = pair();
     let mount = one.mountpoint();
     std::fs::write(mount.join("f"), "x").unwrap();
     let mount = path(&mount);
@@ -118,7 +118,15 @@ fn limits_and_pauses_are_changed_while_the_daemon_runs_and_shown() {
     let normal = lanes.iter().find(|lane| lane["lane"] == "normal").unwrap();
     assert_eq!(normal["paused"], true);
 
+    // What is paused stays here until it is resumed.
+    std::fs::write(one.mountpoint().join("held"), "x").unwrap();
+    assert_eq!(code(&["wait", mount, "--timeout", "500ms", "--quiet"]), 1);
+    assert!(!two.mountpoint().join("held").exists());
+    let text = String::from_utf8(run(&["status", mount]).stdout).unwrap();
+    assert!(text.lines().any(|line| line.starts_with("two   normal  paused")), "{text}");
     assert_eq!(code(&["resume", mount]), 0);
+    assert_eq!(code(&["wait", mount, "--timeout", "60s"]), 0);
+    assert!(two.mountpoint().join("held").exists());
     assert_eq!(code(&["limit", mount, "none"]), 0);
     for wrong in
         [&["limit", mount][..], &["limit", mount, "200"], &["limit", mount, "0MB"], &["pause", mount, "--lane", "x"]]
@@ -215,4 +223,39 @@ fn a_policy_is_set_shown_inherited_and_removed_as_by_setfattr() {
     let unset = text(unset);
     assert!(unset.starts_with(&format!("acks was not set on {}\n", path(&dir))), "{unset}");
     assert!(unset.contains("priority=normal"), "{unset}");
+}
+
+#[test]
+fn a_sync_directory_is_shown_in_sync_degraded_and_in_sync_again() {
+    if !can_mount() {
+        return;
+    }
+    let (one, two) = pair();
+    let dir = one.mountpoint().join("code");
+    std::fs::create_dir(&dir).unwrap();
+    assert_eq!(code(&["policy", "set", path(&dir), "mode=sync", "timeout=500ms"]), 0);
+    let state = || {
+        let report = one.status();
+        let directory = report["sync_directories"][0].clone();
+        assert_eq!(directory["path"], "/code", "{report}");
+        let peer = directory["peers"][0].clone();
+        (directory["state"].as_str().unwrap().to_owned(), peer["state"].as_str().unwrap().to_owned(), peer)
+    };
+    until("it is in sync", || state().0 == "in_sync" && state().1 == "in_sync");
+    std::fs::write(dir.join("f"), "x").unwrap();
+    assert_eq!(std::fs::read(two.mountpoint().join("code/f")).unwrap(), b"x", "the writer has waited");
+
+    assert_eq!(two.unmount().status.code(), Some(0));
+    until("the loss is noticed", || state().1 == "degraded");
+    std::fs::write(dir.join("g"), "x").unwrap();
+    let (whole, with_two, peer) = state();
+    assert_eq!((whole.as_str(), with_two.as_str(), peer["connected"].as_bool()), ("degraded", "degraded", Some(false)));
+    assert!(peer["debt_records"].as_u64().unwrap() > 0, "{peer}");
+    let text = String::from_utf8(run(&["status", path(&dir)]).stdout).unwrap();
+    let line = text.lines().find(|line| line.contains("degraded, not connected"));
+    assert!(line.is_some_and(|line| line.trim_start().starts_with("two ")), "{text}");
+
+    two.mounted();
+    until("it is in sync again", || state().0 == "in_sync" && state().1 == "in_sync");
+    assert_eq!(std::fs::read(two.mountpoint().join("code/g")).unwrap(), b"x");
 }

@@ -6,7 +6,7 @@ use crate::hlc::{Hlc, Stamp};
 use crate::ids::{FileId, Incarnation, Lane, Position, Seq};
 use crate::name::Name;
 use crate::record::{ContentChange, Data, Edit, Kind, Op, Perms, Time};
-use crate::segment::Codec;
+use crate::segment::{Codec, Compression};
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
 const ORIGIN: SiteId = SiteId(3);
@@ -54,7 +54,7 @@ fn any_records() -> impl Strategy<Value = Vec<Record>> {
 }
 
 fn plain(records: &[Record]) -> PlainSegment {
-    PlainSegment::build(VOLUME, ORIGIN, Incarnation(2), Lane::Normal, records).expect("builds")
+    PlainSegment::build(VOLUME, ORIGIN, Incarnation(2), Lane::Normal, records, Compression::Auto).expect("builds")
 }
 
 fn small() -> Vec<Record> {
@@ -136,11 +136,13 @@ fn another_key_and_another_volume_do_not_open_it() {
 
 #[test]
 fn a_sealer_seals_only_its_own_site() {
-    let segment = PlainSegment::build(VOLUME, SiteId(4), Incarnation(1), Lane::Normal, &small()).expect("builds");
+    let segment = PlainSegment::build(VOLUME, SiteId(4), Incarnation(1), Lane::Normal, &small(), Compression::Auto)
+        .expect("builds");
     let refused = sealer(1).seal(segment);
     assert_eq!(refused, Err(SealError::NotOurs { sealer: ORIGIN, segment: SiteId(4) }));
     let segment =
-        PlainSegment::build(VolumeId([1; 16]), ORIGIN, Incarnation(1), Lane::Normal, &small()).expect("builds");
+        PlainSegment::build(VolumeId([1; 16]), ORIGIN, Incarnation(1), Lane::Normal, &small(), Compression::Auto)
+            .expect("builds");
     assert!(sealer(1).seal(segment).is_err());
 }
 
@@ -154,8 +156,14 @@ fn volume_origin_salt_and_counter_each_give_another_stream() {
     let from = |key: u8, volume, origin, salt| {
         let salt = SealingSalt::from_random([salt; 32]);
         let mut sealer = Sealer::new(&VolumeKey::from_bytes([key; 32]), VolumeId([volume; 16]), SiteId(origin), salt);
-        let segment =
-            PlainSegment::build(VolumeId([volume; 16]), SiteId(origin), Incarnation(1), Lane::Normal, &small());
+        let segment = PlainSegment::build(
+            VolumeId([volume; 16]),
+            SiteId(origin),
+            Incarnation(1),
+            Lane::Normal,
+            &small(),
+            Compression::Auto,
+        );
         let sealed = sealer.seal(segment.expect("builds")).expect("seals");
         sealed[HEADER_BYTES..sealed.len() - TAG_BYTES].to_vec()
     };

@@ -39,6 +39,18 @@ const SAMPLE_PIECE_BYTES: usize = 4 << 10;
 /// Compression is worth the receiver's time when it saves one byte of this many.
 const WORTHWHILE_ONE_IN: usize = 16;
 
+/// Whether a segment is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Compression {
+    /// If it shrinks enough to be worth the receiver's time; where a sample does not, the rest is not tried.
+    #[default]
+    Auto,
+    /// If it shrinks at all.
+    Always,
+    /// It is not tried.
+    Never,
+}
+
 /// Why records can't become a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BuildError {
@@ -141,7 +153,7 @@ pub struct PlainSegment {
 }
 
 impl PlainSegment {
-    /// Encodes the records, which must be consecutive, and compresses them where that helps.
+    /// Encodes the records, which must be consecutive, and compresses them as asked.
     ///
     /// # Errors
     /// [`BuildError`]; with `TooLarge` the caller builds from the first `fitting` records instead.
@@ -151,6 +163,7 @@ impl PlainSegment {
         incarnation: Incarnation,
         lane: Lane,
         records: &[Record],
+        compression: Compression,
     ) -> Result<Self, BuildError> {
         let first = records.first().ok_or(BuildError::Empty)?.seq;
         let mut last = Seq::ZERO;
@@ -171,7 +184,7 @@ impl PlainSegment {
         }
         let run = Run { volume, origin, incarnation, lane, first, last };
         let plain_bytes = (message.len() - HEADER_BYTES) as u32;
-        let (codec, message) = match compress(&message[HEADER_BYTES..]) {
+        let (codec, message) = match compress(&message[HEADER_BYTES..], compression) {
             Some(compressed) => (Codec::Lz4Block, compressed),
             None => (Codec::None, message),
         };
@@ -200,9 +213,16 @@ impl PlainSegment {
 }
 
 /// Room for a header and the compressed form of `plain`, if it is worth having.
-fn compress(plain: &[u8]) -> Option<Vec<u8>> {
-    let worthwhile = |plain: usize, compressed: usize| compressed < plain - plain / WORTHWHILE_ONE_IN;
-    if plain.len() > SAMPLE_BYTES {
+fn compress(plain: &[u8], compression: Compression) -> Option<Vec<u8>> {
+    let worthwhile = |plain: usize, compressed: usize| match compression {
+        Compression::Auto => compressed < plain - plain / WORTHWHILE_ONE_IN,
+        Compression::Always => compressed < plain,
+        Compression::Never => false,
+    };
+    if compression == Compression::Never {
+        return None;
+    }
+    if compression == Compression::Auto && plain.len() > SAMPLE_BYTES {
         let pieces = SAMPLE_BYTES / SAMPLE_PIECE_BYTES;
         let stride = (plain.len() - SAMPLE_PIECE_BYTES) / (pieces - 1);
         let mut sample = Vec::with_capacity(SAMPLE_BYTES);

@@ -29,7 +29,7 @@ fn touch(seq: u64) -> Record {
 }
 
 fn build(records: &[Record]) -> Result<PlainSegment, BuildError> {
-    PlainSegment::build(VOLUME, SiteId(3), Incarnation(1), Lane::Normal, records)
+    PlainSegment::build(VOLUME, SiteId(3), Incarnation(1), Lane::Normal, records, Compression::Auto)
 }
 
 /// Bytes that LZ4 can't shrink.
@@ -222,5 +222,29 @@ proptest! {
         let _ = Header::decode(&segment);
         let _ = parse(first, first + 2, Codec::None, bytes.len(), bytes.clone());
         let _ = parse(first, first + 2, Codec::Lz4Block, plain, bytes);
+    }
+}
+
+proptest! {
+    /// What was asked holds, whatever the bytes; and what is opened is what was put in.
+    #[test]
+    fn compression_is_as_asked(
+        pieces in proptest::collection::vec((1usize..60_000, any::<bool>()), 1..5)
+    ) {
+        let write = |(index, (len, shrinks)): (usize, (usize, bool))| {
+            let bytes = if shrinks { vec![7; len] } else { noise(len) };
+            write(index as u64 + 1, Data::Bytes(bytes.into()))
+        };
+        let written: Vec<Record> = pieces.into_iter().enumerate().map(write).collect();
+        let of = |compression| PlainSegment::build(VOLUME, SiteId(3), Incarnation(1), Lane::Normal, &written, compression);
+        let (never, auto, always) = (of(Compression::Never)?, of(Compression::Auto)?, of(Compression::Always)?);
+        prop_assert_eq!(never.codec(), Codec::None);
+        prop_assert!(always.sealed_bytes() <= auto.sealed_bytes() && auto.sealed_bytes() <= never.sealed_bytes());
+        prop_assert!(always.sealed_bytes() < never.sealed_bytes() || always.codec() == Codec::None);
+        for segment in [never, auto, always] {
+            let header =
+                Header { run: segment.run, codec: segment.codec, plain_bytes: segment.plain_bytes, salt: [0; 32], counter: 0 };
+            prop_assert_eq!(&records(&header, segment.message[HEADER_BYTES..].to_vec())?, &written);
+        }
     }
 }

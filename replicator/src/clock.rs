@@ -12,8 +12,17 @@ pub fn wall_ms() -> u64 {
 
 /// Milliseconds on a clock that never runs backwards.
 pub fn steady_ms() -> u64 {
+    start().elapsed().as_millis() as u64
+}
+
+/// Microseconds on the same clock.
+pub fn steady_us() -> u64 {
+    start().elapsed().as_micros() as u64
+}
+
+fn start() -> &'static Instant {
     static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_millis() as u64
+    START.get_or_init(Instant::now)
 }
 
 /// The local time.

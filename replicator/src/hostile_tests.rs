@@ -8,7 +8,7 @@ use proto::hlc::Hlc;
 use proto::ids::{FileId, Incarnation, Lane, Seq, SiteId, VolumeId};
 use proto::record::{Op, Record, Time};
 use proto::seal::{Sealer, SealingSalt, VolumeKey};
-use proto::segment::PlainSegment;
+use proto::segment::{Compression, PlainSegment};
 
 use crate::clock;
 use crate::identity::certificate::server_name;
@@ -25,7 +25,7 @@ fn hello() -> grpc::Hello {
         protocol_version: grpc::PROTOCOL_VERSION,
         volume: VOLUME.0.to_vec().into(),
         site: 2,
-        incarnation: 1,
+        histories: crate::frames::put_histories(&Default::default()),
         software_version: "test".into(),
         clock: Hlc::from_ms(clock::wall_ms()).0,
         members: Some(grpc::Members { members: vec![member(2, "beta")] }),
@@ -63,7 +63,8 @@ impl Victim {
     async fn refusal_of_segment(&self, sealed: Bytes) -> String {
         let mut link = self.greet(hello()).await;
         assert!(matches!(next(&mut link).await, ack_frame::Frame::Welcome(_)));
-        let frame = ShipFrame { frame: Some(ship_frame::Frame::Segment(grpc::Segment { sealed })) };
+        let frame =
+            ShipFrame { frame: Some(ship_frame::Frame::Segment(grpc::Segment { sealed, lane: 2, more: false })) };
         link.frames.send(frame).await.expect("open");
         let reason = refusal(&mut link).await;
         assert!(self.0.sites[0].store.log(BETA, Lane::Normal).is_empty(), "something was applied");
@@ -92,7 +93,8 @@ fn segment(key: u8, origin: SiteId, seqs: std::ops::RangeInclusive<u64>) -> Byte
         Op::SetXattr { file: FileId::ROOT, name: Bytes::from_static(b"user.x"), value: None, time: Time::default() };
     let record = |seq| Record { seq: Seq(seq), hlc: Hlc::from_ms(1), deps: vec![], op: op.clone() };
     let records: Vec<Record> = seqs.map(record).collect();
-    let plain = PlainSegment::build(VOLUME, origin, Incarnation(1), Lane::Normal, &records).expect("built");
+    let plain =
+        PlainSegment::build(VOLUME, origin, Incarnation(1), Lane::Normal, &records, Compression::Auto).expect("built");
     let key = VolumeKey::from_bytes([key; 32]);
     Sealer::new(&key, VOLUME, origin, SealingSalt::from_random([1; 32])).seal(plain).expect("sealed")
 }
@@ -138,7 +140,8 @@ async fn hostile_segments_are_refused_and_nothing_is_applied() {
     }
     // The same sender is served when it behaves.
     let mut link = victim.greet(hello()).await;
-    let frame = ShipFrame { frame: Some(ship_frame::Frame::Segment(grpc::Segment { sealed: good })) };
+    let frame =
+        ShipFrame { frame: Some(ship_frame::Frame::Segment(grpc::Segment { sealed: good, lane: 2, more: false })) };
     link.frames.send(frame).await.expect("open");
     loop {
         if let ack_frame::Frame::Ack(ack) = next(&mut link).await {

@@ -18,6 +18,8 @@ pub struct StreamProgress {
     pub connected_since_ms: Option<u64>,
     /// Why the last attempt or connection ended, and when.
     pub last_error: Option<(u64, String)>,
+    /// Of an outgoing one: whether the peer has said, in this run, how far this site's lanes have come there, and has not more than this site.
+    pub met: bool,
     /// Wakes its shipper: the peer is there.
     pub wake: Arc<Notify>,
 }
@@ -31,6 +33,8 @@ pub struct PeerProgress {
     pub shipped: [Seq; LANES],
     /// Why the peer does not get on in a lane.
     pub stopped: [Option<String>; LANES],
+    /// When a record of the sync lane last went to the peer or came from it, on the steady clock; 0: never.
+    pub sync_at_ms: u64,
     /// Acknowledged sealed bytes per second, by the lane's number.
     pub rate: [Rate; LANES],
 }

@@ -8,12 +8,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fs::policy::Compress;
 use fs::ship::ReadLaneError;
 use parking_lot::Mutex;
 use proto::ids::{Incarnation, Lane, Seq, SiteId, VolumeId};
 use proto::record::Record;
 use proto::seal::{SealError, Sealer, SealingSalt, VolumeKey};
-use proto::segment::{BuildError, PlainSegment, TARGET_SEGMENT_BYTES};
+use proto::segment::{BuildError, Compression, PlainSegment, TARGET_SEGMENT_BYTES};
 
 use crate::store::Store;
 
@@ -63,7 +64,6 @@ pub struct Segments<S> {
     store: Arc<S>,
     volume: VolumeId,
     site: SiteId,
-    incarnation: Incarnation,
     sealer: Mutex<Sealer>,
     cache: Mutex<Cache>,
 }
@@ -71,9 +71,9 @@ pub struct Segments<S> {
 impl<S: Store> Segments<S> {
     /// `salt` must be fresh from the operating system.
     pub fn new(store: Arc<S>, key: &VolumeKey, salt: SealingSalt) -> Self {
-        let (volume, site, incarnation) = (store.volume_id(), store.site(), store.incarnation());
+        let (volume, site) = (store.volume_id(), store.site());
         let sealer = Mutex::new(Sealer::new(key, volume, site, salt));
-        Self { store, volume, site, incarnation, sealer, cache: Mutex::default() }
+        Self { store, volume, site, sealer, cache: Mutex::default() }
     }
 
     /// The segment that follows on `after`, or `None` if no durable record does. Blocks.
@@ -104,12 +104,15 @@ impl<S: Store> Segments<S> {
 
     fn make(&self, lane: Lane, after: Seq) -> Result<Option<Sealed>, SegmentError> {
         let read = self.store.read_lane(lane, after, TARGET_SEGMENT_BYTES)?;
-        if read.is_empty() {
-            return Ok(None);
-        }
-        let records: Vec<Record> = read.into_iter().map(|read| read.record).collect();
-        let plain = match self.build(lane, &records) {
-            Err(BuildError::TooLarge { fitting }) if fitting > 0 => self.build(lane, &records[..fitting])?,
+        let Some(incarnation) = read.first().map(|read| read.incarnation) else { return Ok(None) };
+        // A segment has records of one incarnation.
+        let read = &read[..read.partition_point(|read| read.incarnation == incarnation)];
+        let compression = compression(read.iter().map(|read| (read.record.data_len(), read.compress)));
+        let records: Vec<Record> = read.iter().map(|read| read.record.clone()).collect();
+        let plain = match self.build(incarnation, lane, &records, compression) {
+            Err(BuildError::TooLarge { fitting }) if fitting > 0 => {
+                self.build(incarnation, lane, &records[..fitting], compression)?
+            }
             built => built?,
         };
         let run = plain.run();
@@ -117,7 +120,47 @@ impl<S: Store> Segments<S> {
         Ok(Some(Sealed { lane, first: run.first, last: run.last, bytes }))
     }
 
-    fn build(&self, lane: Lane, records: &[Record]) -> Result<PlainSegment, BuildError> {
-        PlainSegment::build(self.volume, self.site, self.incarnation, lane, records)
+    fn build(
+        &self,
+        incarnation: Incarnation,
+        lane: Lane,
+        records: &[Record],
+        compression: Compression,
+    ) -> Result<PlainSegment, BuildError> {
+        PlainSegment::build(self.volume, self.site, incarnation, lane, records, compression)
+    }
+}
+
+/// A segment is compressed whole or not at all: as the policies say of more than half of its content, by bytes; else where it helps.
+fn compression(content: impl Iterator<Item = (u64, Compress)>) -> Compression {
+    let (mut all, mut on, mut off) = (0, 0, 0);
+    for (bytes, compress) in content {
+        all += bytes;
+        match compress {
+            Compress::Auto => {}
+            Compress::On => on += bytes,
+            Compress::Off => off += bytes,
+        }
+    }
+    match () {
+        () if off > all / 2 => Compression::Never,
+        () if on > all / 2 => Compression::Always,
+        () => Compression::Auto,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_most_bytes_holds_for_the_segment() {
+        let of = |content: &[(u64, Compress)]| compression(content.iter().copied());
+        assert_eq!(of(&[]), Compression::Auto);
+        assert_eq!(of(&[(0, Compress::Off)]), Compression::Auto, "no content");
+        assert_eq!(of(&[(51, Compress::Off), (49, Compress::On)]), Compression::Never);
+        assert_eq!(of(&[(30, Compress::Off), (70, Compress::On), (10, Compress::Auto)]), Compression::Always);
+        assert_eq!(of(&[(50, Compress::Off), (50, Compress::On)]), Compression::Auto);
+        assert_eq!(of(&[(50, Compress::Off), (51, Compress::Auto)]), Compression::Auto);
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use fs::ship::LaneHead;
 use proto::grpc::{self, ShipFrame, ack_frame, ship_frame};
 use proto::ids::{Lane, Seq, SiteId};
+use proto::segment::MAX_SEALED_BYTES;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
@@ -22,24 +23,37 @@ use tokio::time::{Instant, sleep};
 use crate::channel::Channel;
 use crate::clock;
 use crate::dial::{ShipError, Welcomed, dial};
+use crate::engine::outbox::Outbox;
+use crate::engine::window::{Beyond, Window};
 use crate::engine::{Command, Engine, Event, Fault, Settings};
 use crate::frames;
 use crate::frontiers::Head;
 use crate::hello;
 use crate::hub::{Hub, LANES};
+use crate::level::told::Told;
+use crate::limits::pacer::NEVER;
 use crate::progress::Stages;
 use crate::segments::{Sealed, SegmentError};
 use crate::store::Store;
 use crate::transport::client::ShipLink;
 use crate::transport::{Frames, LinkError};
 
-/// What an open connection has been told.
+/// For how long after its last record the sync lane counts as in use.
+const SYNC_IN_USE_MS: u64 = 5_000;
+
+/// An open connection, what it has been told, and what waits for it.
 struct Connection {
     link: ShipLink,
     members_told: u64,
     stable_told: [Seq; LANES],
     /// Something could not be queued: told again at the next heartbeat.
     next_heartbeat: Instant,
+    /// Segments that it has not taken yet.
+    outbox: Outbox,
+    /// How much it takes; the sync lane's is not held back.
+    window: Option<Window>,
+    /// When a limit lets the next piece pass.
+    open_at: Option<Instant>,
 }
 
 type Dialing = Pin<Box<dyn Future<Output = Result<Welcomed, ShipError>> + Send>>;
@@ -58,13 +72,15 @@ struct Shipper<S> {
     segment: Option<Sealed>,
     /// Where the peer's lanes stood at the acknowledgement that is being handled.
     peer_heads: Vec<Head>,
+    /// What the peer last told of this site's lanes.
+    told: Option<Arc<Told>>,
 }
 
 /// Runs until the replicator shuts down.
 pub async fn run<S: Store>(hub: Arc<Hub<S>>, peer: SiteId, channel: Channel) {
     let settings =
         Settings { window_bytes: hub.config.window_bytes, weights: hub.config.weights, ..Settings::default() };
-    let engine = Engine::new(settings, hub.local.incarnation, channel.lanes());
+    let engine = Engine::new(settings, channel.lanes());
     let name = hub.name_of(peer);
     let shipper = Shipper {
         hub,
@@ -77,6 +93,7 @@ pub async fn run<S: Store>(hub: Arc<Hub<S>>, peer: SiteId, channel: Channel) {
         connection: None,
         segment: None,
         peer_heads: Vec::new(),
+        told: None,
     };
     shipper.run().await;
 }
@@ -89,6 +106,7 @@ enum Woken {
     Dialed(Box<Result<Welcomed, ShipError>>),
     Read(Lane, Result<Option<Sealed>, SegmentError>),
     Frame(Result<Option<grpc::AckFrame>, LinkError>),
+    Incarnation,
     Heads,
     Appended,
     News,
@@ -102,6 +120,7 @@ impl<S: Store> Shipper<S> {
         let mut stop = self.hub.stop.subscribe();
         let mut limits = self.hub.limits_changed.subscribe();
         let mut progress = self.hub.progress.subscribe();
+        let mut histories = self.hub.histories.subscribe();
         let is_sync = self.channel == Channel::Sync;
         let wake = self.hub.state().peers.entry(self.peer).or_default().streams[self.channel as usize].wake.clone();
         self.show_heads(&mut heads);
@@ -112,6 +131,7 @@ impl<S: Store> Shipper<S> {
             let woken = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => Woken::Stop,
+                Ok(()) = histories.changed() => Woken::Incarnation,
                 result = pending_or(&mut self.dialing) => Woken::Dialed(Box::new(result)),
                 frame = next_frame(connection.as_mut().map(|connection| &mut connection.link.acks)) => Woken::Frame(frame),
                 (lane, result) = pending_or(&mut self.reading) => Woken::Read(lane, result),
@@ -127,6 +147,13 @@ impl<S: Store> Shipper<S> {
                 Woken::Stop => break,
                 Woken::Time => self.feed(Event::Tick),
                 Woken::Peer => self.feed(Event::Wake),
+                Woken::Incarnation => {
+                    // The peer has to know where the next records belong.
+                    if self.dialing.is_some() || self.connection.is_some() {
+                        self.lost(&ShipError::Incarnation);
+                    }
+                    self.feed(Event::Wake);
+                }
                 Woken::Heads => self.show_heads(&mut heads),
                 Woken::Appended => self.show_appended(),
                 Woken::News => {}
@@ -147,6 +174,7 @@ impl<S: Store> Shipper<S> {
                     }
                 }
             }
+            self.send_pieces();
             self.tell_news();
         }
         self.disconnected();
@@ -156,7 +184,8 @@ impl<S: Store> Shipper<S> {
         let engine = self.engine.next_tick_ms().map(|at| Duration::from_millis(at.saturating_sub(clock::steady_ms())));
         let heartbeat = self.connection.as_ref().map(|connection| connection.next_heartbeat - Instant::now());
         let far = Duration::from_secs(3600);
-        engine.unwrap_or(far).min(heartbeat.unwrap_or(far))
+        let open = self.connection.as_ref().and_then(|connection| connection.open_at).map(|at| at - Instant::now());
+        engine.unwrap_or(far).min(heartbeat.unwrap_or(far)).min(open.unwrap_or(far))
     }
 
     fn show_heads(&mut self, heads: &mut watch::Receiver<[LaneHead; LANES]>) {
@@ -192,8 +221,18 @@ impl<S: Store> Shipper<S> {
                     self.check_stages(lane, point.seq);
                     self.hub.acknowledge(self.peer, lane, point, &self.peer_heads);
                 }
+                Command::Level => self.hub.level.ask(self.peer, self.told.clone()),
+                Command::TellToLevel { fault } => {
+                    let needed = grpc::LevelNeeded { reason: fault.to_string() };
+                    let frame = ShipFrame { frame: Some(ship_frame::Frame::LevelNeeded(needed)) };
+                    tracing::warn!(peer = self.name, channel = self.channel.name(), "{fault}");
+                    if let Some(connection) = &self.connection {
+                        // If it is not taken, the peer does not answer, and is told again.
+                        let _ = connection.link.frames.try_send(frame);
+                    }
+                }
                 Command::Disconnect { fault } => {
-                    if matches!(fault, Fault::LostTail { .. }) {
+                    if matches!(fault, Fault::Diverged { .. }) {
                         self.hub.store.stop_writing(&fault.to_string());
                     }
                     self.drop_connection(&fault.into());
@@ -216,9 +255,15 @@ impl<S: Store> Shipper<S> {
     }
 
     fn welcomed(&mut self, welcomed: Welcomed, heads: &mut watch::Receiver<[LaneHead; LANES]>) {
-        let Welcomed { link, frontiers, heads: peer_heads, members_told, window_bytes } = welcomed;
+        let Welcomed { link, handshake, told, heads: peer_heads, members_told } = welcomed;
+        let (frontiers, window_bytes) = (handshake.frontiers, handshake.window_bytes);
         let next_heartbeat = Instant::now() + self.hub.config.heartbeat;
-        self.connection = Some(Connection { link, members_told, stable_told: [Seq::ZERO; LANES], next_heartbeat });
+        let outbox = Outbox::new(self.hub.config.weights);
+        let window = (self.channel == Channel::Async).then(|| Window::new(window_bytes));
+        let stable_told = [Seq::ZERO; LANES];
+        let open_at = None;
+        let connection = Connection { link, members_told, stable_told, next_heartbeat, outbox, window, open_at };
+        self.connection = Some(connection);
         self.name = self.hub.name_of(self.peer);
         self.hub.peer(self.peer, |progress| {
             progress.streams[self.channel as usize].connected_since_ms = Some(clock::wall_ms());
@@ -227,10 +272,15 @@ impl<S: Store> Shipper<S> {
                 progress.stopped[lane] = None;
             }
         });
-        self.peer_heads = peer_heads;
+        (self.peer_heads, self.told) = (peer_heads, Some(told));
         self.show_heads(heads);
-        self.feed(Event::Connected { frontiers, window_bytes });
-        if self.connection.is_some() {
+        self.feed(Event::Connected(Box::new(handshake)));
+        if self.engine.is_refused() {
+            return;
+        }
+        self.hub.peer(self.peer, |progress| progress.streams[self.channel as usize].met = true);
+        self.hub.met.send_modify(|version| *version += 1);
+        if self.engine.is_streaming() && self.connection.is_some() {
             // The frontiers count as acknowledgements, and are told by now.
             if self.channel == Channel::Sync {
                 self.hub.store.peer_connected(self.peer, true);
@@ -266,6 +316,7 @@ impl<S: Store> Shipper<S> {
             let known = progress.last_error.replace((clock::wall_ms(), text.clone()));
             known.is_some_and(|(_, known)| known == text)
         };
+        self.hub.met.send_modify(|version| *version += 1);
         let channel = self.channel.name();
         // The same reason again, attempt after attempt, is said once.
         match error {
@@ -273,6 +324,7 @@ impl<S: Store> Shipper<S> {
             ShipError::Fault(_) | ShipError::Members(_) => {
                 tracing::error!(peer = self.name, channel, "nothing is shipped: {text}")
             }
+            ShipError::Incarnation => tracing::info!(peer = self.name, channel, "dialling again: {text}"),
             _ => tracing::warn!(peer = self.name, channel, "not connected: {text}"),
         }
     }
@@ -303,20 +355,60 @@ impl<S: Store> Shipper<S> {
     }
 
     fn send_segment(&mut self, lane: Lane, last: Seq) {
-        let (Some(connection), Some(sealed)) = (&self.connection, self.segment.take()) else { return };
-        let bytes = sealed.bytes.len() as u64;
-        let frame = ship_frame::Frame::Segment(grpc::Segment { sealed: sealed.bytes });
-        // There is room for every segment of the window. What was not taken must not count as sent: the connection ends.
-        if connection.link.frames.try_send(ShipFrame { frame: Some(frame) }).is_err() {
-            self.lost(&ShipError::Closed);
-            return;
-        }
-        self.hub.charge(self.peer, lane, bytes);
-        self.engine.set_queued(lane, 0);
+        let (Some(connection), Some(sealed)) = (&mut self.connection, self.segment.take()) else { return };
+        connection.outbox.push(lane, sealed.bytes);
         self.hub.peer(self.peer, |progress| {
             let shipped = &mut progress.shipped[lane as usize];
             *shipped = last.max(*shipped);
         });
+    }
+
+    /// Hands to the connection what window and limits let pass, and lets the engine go on where that makes room.
+    fn send_pieces(&mut self) {
+        while let Some(connection) = &mut self.connection {
+            let (now_ms, open_at_ms) = (clock::steady_ms(), self.hub.open_at_ms(self.peer));
+            let waits = |lane: &Lane| connection.outbox.queued_bytes(*lane) > 0;
+            let waiting = self.channel.lanes().iter().copied().filter(waits).map(|lane| open_at_ms[lane as usize]);
+            let Some(first_ms) = waiting.min() else {
+                connection.open_at = None;
+                return;
+            };
+            let later = first_ms > now_ms && first_ms < NEVER;
+            connection.open_at = later.then(|| Instant::now() + Duration::from_millis(first_ms - now_ms));
+            let room = connection.window.as_mut().map_or(Some(MAX_SEALED_BYTES), Window::next_piece_bytes);
+            let may = |lane: Lane| open_at_ms[lane as usize] <= now_ms;
+            let Some(piece) = room.and_then(|bytes| connection.outbox.next(bytes, may)) else { return };
+            let (lane, bytes) = (piece.lane, piece.bytes.len());
+            let segment = grpc::Segment { sealed: piece.bytes, lane: u32::from(lane as u8), more: piece.more };
+            let frame = ShipFrame { frame: Some(ship_frame::Frame::Segment(segment)) };
+            let queued = connection.outbox.queued_bytes(lane);
+            if let Some(window) = &mut connection.window {
+                window.sent(clock::steady_us(), bytes);
+            }
+            // What was not taken must not count as sent: the connection ends.
+            if connection.link.frames.try_send(frame).is_err() {
+                self.lost(&ShipError::Stuck);
+                return;
+            }
+            self.hub.charge(self.peer, lane, bytes as u64);
+            if self.channel == Channel::Sync {
+                self.hub.peer(self.peer, |progress| progress.sync_at_ms = now_ms);
+            }
+            self.engine.set_queued(lane, queued);
+            if !piece.more {
+                self.feed(Event::Tick);
+            }
+        }
+    }
+
+    /// The peer has so many bytes of segments in its hands.
+    fn received(&mut self, total: u64) -> Result<(), ShipError> {
+        let sync_at_ms = self.hub.state().peers.get(&self.peer).map_or(0, |progress| progress.sync_at_ms);
+        let urgent = sync_at_ms > 0 && clock::steady_ms() < sync_at_ms + SYNC_IN_USE_MS;
+        let connection = self.connection.as_mut().ok_or(ShipError::Closed)?;
+        let window = connection.window.as_mut().ok_or(ShipError::Unexpected("a receipt for the sync lane"))?;
+        let noted = window.received(clock::steady_us(), total, urgent);
+        noted.map_err(|Beyond| ShipError::Unexpected("a receipt for what it was not sent"))
     }
 
     /// Tells the peer of members and stable points that it has not been told of, and that this site is there.
@@ -365,6 +457,7 @@ impl<S: Store> Shipper<S> {
                 }
                 Ok(())
             }
+            Some(ack_frame::Frame::Received(received)) => self.received(received.bytes),
             Some(ack_frame::Frame::Stopped(stopped)) => {
                 let head = self.own_position(stopped.point.as_ref())?;
                 let reason: String = stopped.reason.chars().take(500).collect();

@@ -10,8 +10,11 @@ use crate::types::{Attr, StatFs};
 
 /// The number for the program. What the program can't have caused is logged here, where it is handled.
 pub fn refusal(error: &FsError) -> Errno {
-    if matches!(error, FsError::Disk { .. } | FsError::Damaged(_)) {
-        tracing::error!("a request failed: {error}");
+    match error {
+        FsError::Disk { .. } | FsError::Damaged(_) => tracing::error!("a request failed: {error}"),
+        // That the peer was given up is in the log, once.
+        FsError::PeersLack(_) => tracing::debug!("a request failed: {error}"),
+        _ => {}
     }
     errno(error)
 }

@@ -2,7 +2,8 @@
 //!
 //! Every thing below a path is kept with the stamp of what last changed it. So the greatest of this site's stamps there, lane by lane, is the last
 //! change below the path, and a peer that has applied the lanes up to these positions has all of them: earlier records of a lane come before it,
-//! and those of another lane that touched the same thing are among its deps. A removal leaves its stamp with the directory.
+//! and those of another lane that touched the same thing are among its deps. A removal leaves its stamp with the directory; what a later
+//! change in another lane hides of it is among the [`Departures`](super::Departures), as long as those remember it.
 //!
 //! Not seen are this site's changes that another site's later ones have replaced: nothing of them is left to wait for.
 
@@ -135,6 +136,8 @@ impl Walk<'_> {
         }
         if inode.is_dir() {
             self.pending.push(file);
+            let departed = self.volume.departures.remembered(file).into_iter().flatten();
+            self.last.iter_mut().zip(departed).for_each(|(last, point)| *last = point.seq.max(*last));
         }
         Ok(())
     }

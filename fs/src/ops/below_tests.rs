@@ -51,7 +51,7 @@ fn every_change_below_a_path_counts_and_no_other() {
     let beside = site.below("b");
     let volume = &site.volume;
     let changes: [(&str, &dyn Fn()); 9] = [
-        ("create", &|| drop(site.file(sub, "g"))),
+        ("create", &|| _ = site.file(sub, "g")),
         ("write", &|| {
             let handle = volume.open(file, WRITE).expect("opened");
             volume.write(handle, 0, b"x", false).expect("written");
@@ -90,7 +90,7 @@ fn every_change_below_a_path_counts_and_no_other() {
 fn the_root_and_what_is_too_large_are_the_heads() {
     let site = Site::new();
     let dir = site.dir(FileId::ROOT, "d");
-    let made: Vec<u64> = (0..20).map(|i| drop(site.file(dir, &i.to_string()))).map(|()| site.head()).collect();
+    let made: Vec<u64> = (0..20).map(|i| (site.file(dir, &i.to_string()), site.head()).1).collect();
     site.file(FileId::ROOT, "later");
     assert_eq!(site.below("/"), site.head());
     assert_eq!(site.below(""), site.head());
@@ -108,4 +108,20 @@ fn a_path_that_is_not_there_is_said_to_be_so() {
     assert!(matches!(ask("nothing"), Err(FsError::NotFound)));
     assert!(matches!(ask("f/below"), Err(FsError::NotDirectory)));
     assert!(matches!(ask("../f"), Err(FsError::Invalid(_))));
+}
+
+/// Each lane has a last change of its own: what a later one in another lane has set does not hide it.
+#[test]
+fn departures_in_one_lane_count_beside_later_changes_in_another() {
+    let site = Site::new();
+    let (dir, urgent) = (site.dir(FileId::ROOT, "d"), site.dir(FileId::ROOT, "urgent"));
+    site.volume.setxattr(urgent, b"user.syncline.priority", b"high", XattrMode::Set).expect("a policy");
+    site.file(dir, "x");
+    site.volume.rename(dir, b"x", urgent, b"x", RenameMode::Replace).expect("moved");
+    let moved = site.volume.lane_head(Lane::High).appended;
+    assert!(moved > Seq::ZERO);
+    site.file(dir, "y");
+    let below = site.volume.positions_below(Path::new("d")).expect("positions");
+    assert_eq!(below[Lane::High as usize], moved, "{below:?}");
+    assert_eq!(below[Lane::Normal as usize], site.volume.lane_head(Lane::Normal).appended, "{below:?}");
 }

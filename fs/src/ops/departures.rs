@@ -53,6 +53,11 @@ impl Departures {
         *point = position.point().max(*point);
     }
 
+    /// What is remembered of this directory alone, if it is: never too late a record, but what is below the floor is not told.
+    pub fn remembered(&self, directory: FileId) -> Option<Points> {
+        self.0.lock().directories.get(&directory).copied()
+    }
+
     /// For each lane the last of this site's records that may have taken something out of the directory.
     pub fn of(&self, directory: FileId, site: SiteId) -> impl Iterator<Item = Position> + use<> {
         let state = self.0.lock();
@@ -97,6 +102,8 @@ mod tests {
         assert_eq!(of(&departures, 2), [(Lane::Sync, 1), (Lane::High, 7), (Lane::Bulk, 5)]);
         assert_eq!(of(&departures, 3), [(Lane::High, 9)]);
         assert_eq!(of(&departures, 4), [(Lane::High, 7)]);
+        assert_eq!(departures.remembered(FileId(3)).map(|points| points[Lane::High as usize].seq), Some(Seq(9)));
+        assert_eq!(departures.remembered(FileId(4)), None);
     }
 
     #[test]

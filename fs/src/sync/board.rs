@@ -227,3 +227,7 @@ fn log(news: News) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "board_tests.rs"]
+mod tests;

@@ -163,9 +163,9 @@ impl Volume {
 
     /// All that this site has made.
     pub(crate) fn made(&self) -> Points {
-        let mut made = Points::START;
+        let (mut made, heads) = (Points::START, self.journal.heads());
         for lane in Lane::ALL {
-            let head = self.journal.lane_head(lane);
+            let head = heads.get(lane);
             made.raise(lane, LanePoint { incarnation: head.incarnation, seq: head.seq });
         }
         made

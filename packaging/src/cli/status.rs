@@ -19,10 +19,12 @@ Examples:
   syncline status /mnt/data --watch
   syncline status /mnt/data --json | jq '.peers[] | {name, lag_seconds}'
 
-Fields of --json: volume, site, site_id, mountpoint, store, pid, version, uptime_seconds, mode (passthrough or cached),
-journal_bytes, peers: name, site, address, connected, level, error, lag_seconds, behind_records, behind_bytes,
-rate_bytes_per_second, eta_seconds; lanes: lane, head, acknowledged, behind_records, behind_bytes, lag_seconds;
-incoming: connected, error, behind_records.
+Fields of --json: volume, site, site_id, incarnation, mountpoint, store, pid, version, uptime_seconds, mode (passthrough or
+cached), journal_bytes, stopped; peers: name, site, address, connected, level, error, lag_seconds, behind_records, behind_bytes,
+rate_bytes_per_second, eta_seconds, limit_bytes_per_second; connections: channel (sync or async), connected, error; lanes: lane,
+head, acknowledged, behind_records, behind_bytes, lag_seconds, rate_bytes_per_second, weight, limit_bytes_per_second, paused;
+incoming: connected, error, behind_records; sync_directories: path, needed, state, short_of_peers; peers: peer, state, since_ms,
+connected, debt_records. The states of sync directories are in_sync, catching_up and degraded.
 Numbers that are not known are null. With --watch there is one line of JSON each second.")]
 pub struct Args {
     /// A path on the mount

@@ -69,7 +69,7 @@ impl Site {
             stopped: self.volume.stopped(),
             journal_bytes: self.volume.journal_bytes(),
             peers,
-            sync_directories: vec![],
+            sync_directories: self.peers.sync_directories().await?,
         })
     }
 }

@@ -1,9 +1,12 @@
 //! What is told of the peers.
 
+use fs::sync::report::{SyncPeer, SyncState};
 use replicator::LimitStatus;
 use replicator::status::{IncomingStatus, PeerLaneStatus, PeerStatus, StreamStatus};
 
-use crate::control::report::{ConnectionReport, FlowReport, IncomingReport, LaneReport, PeerReport};
+use crate::control::report::{
+    ConnectionReport, FlowReport, IncomingReport, LaneReport, PeerReport, SyncDirectoryReport, SyncPeerReport,
+};
 
 /// One peer, and its own changes on their way here.
 pub(super) fn peer(peer: &PeerStatus, incoming: Option<&IncomingStatus>) -> PeerReport {
@@ -48,6 +51,25 @@ fn connection(stream: &StreamStatus) -> ConnectionReport {
         channel: stream.channel.to_owned(),
         connected: stream.connected,
         error: stream.last_error.clone().filter(|_| !stream.connected),
+    }
+}
+
+/// How a sync directory stands. State names are words with underscores: labels of metrics and values for scripts.
+pub(super) fn sync_directory(state: SyncState) -> SyncDirectoryReport {
+    let word = |name: &str| name.replace(' ', "_");
+    let peer = |peer: SyncPeer| SyncPeerReport {
+        state: word(peer.phase.name()),
+        peer: peer.name,
+        since_ms: peer.since_ms,
+        connected: peer.connected,
+        debt_records: peer.debt_records,
+    };
+    SyncDirectoryReport {
+        path: state.path,
+        needed: state.needed as u64,
+        state: word(state.standing.name()),
+        short_of_peers: state.short_of_peers,
+        peers: state.peers.into_iter().map(peer).collect(),
     }
 }
 
