@@ -4,6 +4,7 @@
 
 mod common;
 
+use bytes::Bytes;
 use common::dump::{check_drained, check_rows, dump};
 use common::network::Network;
 use common::work::{Program, READ_WRITE, ROOT};
@@ -12,6 +13,7 @@ use fs::level::Levelled;
 use fs::types::{SetAttr, SetTime};
 use proto::history::Resume;
 use proto::ids::{FileId, Lane, LanePoint, Seq};
+use proto::record::Kind;
 use tempfile::TempDir;
 
 /// Sites with programs, and what is on its way between them.
@@ -107,27 +109,15 @@ impl World {
             level.take(&chunk).expect("taken in");
             let steps = self.rng.below(4);
             self.work(steps, busy, linked);
-            while !late {
-                let wanted = level.wanted().expect("files");
-                if wanted.is_empty() {
-                    break;
-                }
-                if !self.fetch(&mut level, from, &wanted, busy, linked, breaks) {
-                    return None;
-                }
+            if !late && !self.fetch_all(&mut level, from, busy, linked, breaks) {
+                return None;
             }
             if breaks && self.rng.one_in(8) {
                 return None;
             }
         }
-        loop {
-            let wanted = level.wanted().expect("files");
-            if wanted.is_empty() {
-                break;
-            }
-            if !self.fetch(&mut level, from, &wanted, busy, linked, breaks) {
-                return None;
-            }
+        if !self.fetch_all(&mut level, from, busy, linked, breaks) {
+            return None;
         }
         drop(source);
         if breaks && self.rng.one_in(2) {
@@ -143,6 +133,25 @@ impl World {
             to.note_histories(site, &histories).expect("noted");
         }
         Some(level.finish().expect("finished"))
+    }
+
+    fn fetch_all(
+        &mut self,
+        level: &mut fs::level::Level,
+        from: usize,
+        busy: &[usize],
+        linked: &[usize],
+        breaks: bool,
+    ) -> bool {
+        loop {
+            let wanted = level.wanted().expect("files");
+            if wanted.is_empty() {
+                return true;
+            }
+            if !self.fetch(level, from, &wanted, busy, linked, breaks) {
+                return false;
+            }
+        }
     }
 
     fn fetch(
@@ -169,12 +178,8 @@ impl World {
         true
     }
 
-    /// What a site does that finds that its peers had more of its lane: its numbers go on where its journal ends.
     fn begin_incarnation(&mut self, at: usize, recovered: &[LanePoint]) {
-        let volume = self.sites[at].volume();
-        let recovered = [vec![], vec![], recovered.to_vec(), vec![]];
-        volume.begin_incarnation(volume.incarnation(), &recovered).expect("opened");
-        assert!(!volume.tail_is_lost());
+        begin_incarnation(&self.sites[at], recovered);
     }
 
     fn end(mut self) {
@@ -198,6 +203,14 @@ impl World {
             assert!(diff.is_empty(), "sites 1 and {} differ:\n{diff:.6000}", site.id);
         }
     }
+}
+
+/// What a site does that finds that its peers had more of its lane: its numbers go on where its journal ends.
+fn begin_incarnation(site: &Site, recovered: &[LanePoint]) {
+    let volume = site.volume();
+    let recovered = [vec![], vec![], recovered.to_vec(), vec![]];
+    volume.begin_incarnation(volume.incarnation(), &recovered).expect("opened");
+    assert!(!volume.tail_is_lost());
 }
 
 /// An older copy of a site's store comes back.
@@ -302,6 +315,159 @@ fn a_site_whose_store_is_an_older_copy_becomes_level_with_several() {
 #[test]
 fn a_site_that_missed_records_becomes_level() {
     for_seeds("missed records", 12, 2_000_000, missed);
+}
+
+fn write(site: &Site, name: &[u8], offset: u64, bytes: &[u8]) -> FileId {
+    let volume = site.volume();
+    let file = match volume.lookup(ROOT_DIR, name) {
+        Ok(attr) => attr.file,
+        Err(_) => volume.create(ROOT, ROOT_DIR, name, Kind::Regular, 0o644).expect("a file").file,
+    };
+    let handle = volume.open(file, READ_WRITE).expect("a handle");
+    assert_eq!(volume.write(handle, offset, bytes, false).expect("written") as usize, bytes.len());
+    volume.release(handle).expect("released");
+    file
+}
+
+fn level(to: &Site, from: &Site) -> Levelled {
+    let mut level = to.volume().begin_level(from.id).expect("begun");
+    for chunk in from.volume().state().expect("a state") {
+        level.take(&chunk.expect("a chunk")).expect("taken in");
+        for file in level.wanted().expect("files") {
+            for chunk in from.volume().content(file).expect("content") {
+                level.take_content(&chunk.expect("a chunk")).expect("taken in");
+            }
+        }
+        assert!(level.wanted().expect("files").is_empty());
+    }
+    level.finish().expect("finished")
+}
+
+#[test]
+fn long_content_is_there_whatever_a_crash_left_of_it() {
+    const MIB: usize = 1 << 20;
+    let sites = [Site::new(1), Site::new(2)];
+    let bytes = Rng::new(5).bytes(5 * MIB);
+    let file = write(&sites[0], b"long", 0, &bytes);
+    level(&sites[1], &sites[0]);
+    // Now over what is there: shorter in the middle, and with a hole before its end.
+    let newer = Rng::new(6).bytes(2 * MIB + 777);
+    write(&sites[0], b"long", MIB as u64, &newer);
+    write(&sites[0], b"long", 9 * MIB as u64, b"end");
+    level(&sites[1], &sites[0]);
+    let expected = common::dump::content(sites[0].volume(), file);
+    assert!(common::dump::content(sites[1].volume(), file) == expected);
+    let [first, mut second] = sites;
+    second.crash();
+    // The copy into the object was cut short.
+    let low = format!("{:02x}", file.0 & 0xff);
+    let object = second.path().join("objects").join(low).join(format!("{:016x}", file.0));
+    let handle = std::fs::OpenOptions::new().write(true).open(&object).expect("the object");
+    handle.set_len(3 * MIB as u64 / 2).expect("cut");
+    drop(handle);
+    second.start();
+    assert!(common::dump::content(second.volume(), file) == expected);
+    // Records go on from it.
+    write(&first, b"long", 100, b"more");
+    let mut network = Network::new(2);
+    let sites = [first, second];
+    network.settle(&sites, &mut Rng::new(1));
+    assert!(common::dump::content(sites[1].volume(), file) == common::dump::content(sites[0].volume(), file));
+    let [_, mut second] = sites;
+    second.restart(true);
+    assert_eq!(std::fs::read_dir(second.path().join("staged")).expect("the staged files").count(), 0);
+}
+
+#[test]
+fn a_file_that_is_open_outlives_its_absence_at_a_peer() {
+    let mut sites = vec![Site::new(1), Site::new(2)];
+    let mut network = Network::new(2);
+    let mut rng = Rng::new(3);
+    let file = write(&sites[0], b"file", 0, b"bytes");
+    let dir = sites[0].volume().create(ROOT, ROOT_DIR, b"dir", Kind::Directory, 0o755).expect("a directory").file;
+    sites[0].volume().link(file, dir, b"link").expect("a second name");
+    network.settle(&sites, &mut rng);
+    sites[1].crash();
+    let copy = sites[1].copy_store();
+    sites[1].start();
+    for (parent, name) in [(ROOT_DIR, &b"file"[..]), (dir, b"link")] {
+        sites[0].volume().unlink(parent, name).expect("removed");
+    }
+    sites[0].volume().rmdir(ROOT_DIR, b"dir").expect("removed");
+    network.settle(&sites, &mut rng);
+    network.drain(&sites);
+    assert!(sites[0].volume().getattr(file).is_err(), "reclaimed");
+    sites[1].restore(copy);
+    network.restored(1, &sites[1]);
+    let handle = sites[1].volume().open(file, READ_WRITE).expect("it is there again");
+    level(&sites[1], &sites[0]);
+    assert!(sites[1].volume().lookup(ROOT_DIR, b"file").is_err());
+    assert!(sites[1].volume().getattr(dir).is_err(), "nobody holds the directory");
+    assert_eq!(sites[1].volume().read(handle, 0, 10).expect("bytes"), b"bytes");
+    sites[1].volume().release(handle).expect("released");
+    assert!(sites[1].volume().getattr(file).is_err());
+    network.settle(&sites, &mut rng);
+    network.drain(&sites);
+    for site in &mut sites {
+        check_rows(site, true);
+        check_drained(site);
+    }
+}
+
+#[test]
+fn file_ids_of_lost_records_are_not_given_again() {
+    let mut sites = vec![Site::new(1), Site::new(2)];
+    let mut network = Network::new(2);
+    let mut rng = Rng::new(3);
+    write(&sites[0], b"first", 0, b"1");
+    sites[0].crash();
+    let copy = sites[0].copy_store();
+    sites[0].start();
+    // One is still there, one is gone for good.
+    let kept = write(&sites[0], b"second", 0, b"2");
+    let gone = write(&sites[0], b"third", 0, b"3");
+    sites[0].volume().unlink(ROOT_DIR, b"third").expect("removed");
+    network.settle(&sites, &mut rng);
+    network.drain(&sites);
+    assert!(sites[1].volume().getattr(gone).is_err(), "reclaimed");
+    let head = sites[0].volume().lane_head(Lane::Normal).appended;
+    sites[0].restore(copy);
+    network.restored(0, &sites[0]);
+    let levelled = level(&sites[0], &sites[1]);
+    assert_eq!(levelled.own[Lane::Normal as usize].seq, head);
+    assert!(sites[0].volume().tail_is_lost());
+    assert!(sites[0].volume().create(ROOT, ROOT_DIR, b"too early", Kind::Fifo, 0o644).is_err());
+    assert_eq!(
+        sites[0].volume().unlink(ROOT_DIR, b"first").map_err(|error| error.errno()),
+        Err(rustix::io::Errno::ROFS)
+    );
+    begin_incarnation(&sites[0], &[levelled.own[Lane::Normal as usize]]);
+    let fourth = write(&sites[0], b"fourth", 0, b"4");
+    assert!(fourth > kept && fourth > gone, "{fourth} after {gone}");
+}
+
+#[test]
+fn what_a_program_wrote_meanwhile_is_kept() {
+    let sites = vec![Site::new(1), Site::new(2)];
+    let mut network = Network::new(2);
+    let file = write(&sites[0], b"file", 0, b"old");
+    network.settle(&sites, &mut Rng::new(1));
+    write(&sites[0], b"file", 0, b"new bytes");
+    let mut level = sites[1].volume().begin_level(sites[0].id).expect("begun");
+    for chunk in sites[0].volume().state().expect("a state") {
+        level.take(&chunk.expect("a chunk")).expect("taken in");
+    }
+    assert_eq!(level.wanted().expect("files"), [file]);
+    assert!(level.take_content(&Bytes::from_static(&[5, 0x7f])).is_err());
+    write(&sites[1], b"file", 0, b"mine");
+    for chunk in sites[0].volume().content(file).expect("content") {
+        level.take_content(&chunk.expect("a chunk")).expect("taken in");
+    }
+    level.finish().expect("finished");
+    network.settle(&sites, &mut Rng::new(1));
+    for site in &sites {
+        assert_eq!(common::dump::content(site.volume(), file).0, b"mine");
+    }
 }
 
 #[test]
