@@ -139,8 +139,7 @@ impl Volume {
             } else {
                 check_replace(&txn, &source, &target)?;
                 replaces = removable(&txn, &targets)?;
-                touched.extend(stamps(&replaces));
-                touched.extend(emptied(&txn, &replaces)?);
+                touched.extend(touched::removed(&txn, &replaces)?);
             }
         }
         let time = txn.now();
@@ -228,31 +227,12 @@ fn seen<'c>(txn: &Txn<'_>, candidates: impl IntoIterator<Item = &'c Candidate>) 
         .collect()
 }
 
-fn stamps(entries: &[SeenEntry]) -> impl Iterator<Item = Stamp> {
-    entries.iter().flat_map(|seen| [seen.stamp, seen.content])
-}
-
 fn remove(txn: Txn<'_>, parent: FileId, directory: &Inode, entries: Vec<SeenEntry>) -> Result<(), FsError> {
     let mut touched = touched::place(&txn, directory)?;
-    touched.extend(stamps(&entries));
-    touched.extend(emptied(&txn, &entries)?);
+    touched.extend(touched::removed(&txn, &entries)?);
     let time = txn.now();
     let scope = Scope::of(&txn, &[parent])?;
     commit_and_settle(txn, &scope, Op::Remove { parent, entries, time }, touched)
-}
-
-/// Whoever removes a directory has seen it empty, so also every removal in it; a site that has not must not take what it still has
-/// there for something that the remover had not seen.
-fn emptied(txn: &Txn<'_>, entries: &[SeenEntry]) -> Result<Vec<Stamp>, FsError> {
-    let mut emptied = Vec::new();
-    for seen in entries {
-        if let Some(entry) = txn.entry(seen.entry)?
-            && txn.existing(entry.file)?.is_dir()
-        {
-            emptied.extend(touched::emptied(txn, entry.file)?);
-        }
-    }
-    Ok(emptied)
 }
 
 fn check_replace(txn: &Txn<'_>, source: &Candidate, target: &Candidate) -> Result<(), FsError> {

@@ -23,17 +23,20 @@ use std::collections::HashSet;
 
 use proto::hlc::{Hlc, Stamp};
 use proto::ids::{FileId, Lane, Position};
+use proto::record::SeenEntry;
 
 use crate::error::FsError;
 use crate::journal::LaneHead;
 use crate::store::table::{self, Table};
-use crate::tree::entry::{Candidates, KindTag};
+use crate::tree::entry::{Candidates, Entry, KindTag};
 use crate::tree::inode::Inode;
 use crate::tree::xattr::Xattr;
 use crate::txn::Txn;
 
 /// Inodes below a moved directory that are looked at; of a larger tree everything in other lanes counts as part.
 const MAX_BELOW: usize = 4096;
+/// Other names of a removed file that are looked at. Those beyond may appear later than this one goes.
+const MAX_NAMES: usize = 256;
 
 /// Of a directory in which something is done.
 pub(super) fn place(txn: &Txn<'_>, directory: &Inode) -> Result<Vec<Stamp>, FsError> {
@@ -60,10 +63,25 @@ pub(super) fn whole(txn: &Txn<'_>, lane: Lane, file: FileId) -> Result<Vec<Stamp
     Ok(touched)
 }
 
-/// Of a directory that is empty now: what made it so.
-pub(super) fn emptied(txn: &Txn<'_>, directory: FileId) -> Result<Vec<Stamp>, FsError> {
-    let mut touched = txn.others_seen()?;
-    touched.extend(departed(txn, directory));
+/// Of entries that are removed.
+pub(super) fn removed(txn: &Txn<'_>, entries: &[SeenEntry]) -> Result<Vec<Stamp>, FsError> {
+    let mut touched = Vec::new();
+    for seen in entries {
+        touched.extend([seen.stamp, seen.content]);
+        let Some(entry) = txn.entry(seen.entry)? else { continue };
+        let inode = txn.existing(entry.file)?;
+        if inode.is_dir() {
+            // Whoever removes a directory has seen it empty, so also every removal in it; a site that has not must not take what it still has
+            // there for something that the remover had not seen.
+            touched.extend(txn.others_seen()?);
+            touched.extend(departed(txn, entry.file));
+        } else if inode.nlink > 1 {
+            for (key, _) in txn.scan(Table::Link, &table::file_key(entry.file), MAX_NAMES)? {
+                let row = txn.get(Table::Entry, &key.slice_ref(table::entry_key_of_link(&key)?))?;
+                touched.extend(row.map(Entry::decode).transpose()?.map(|entry| entry.stamp));
+            }
+        }
+    }
     Ok(touched)
 }
 
