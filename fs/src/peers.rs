@@ -54,14 +54,19 @@ impl Volume {
     pub fn put_member(&self, member: &Member) -> Result<(), FsError> {
         let mut txn = Txn::begin(self)?;
         txn.put(Table::Member, Member::key(member.site), member.encode());
-        self.wait_durable(txn.commit_state()?.appended.lsn)
+        let committed = txn.commit_state()?;
+        self.refresh_members()?;
+        self.wait_durable(committed.appended.lsn)
     }
 
     /// Takes a site away, durably.
     pub fn remove_member(&self, site: SiteId) -> Result<(), FsError> {
         let mut txn = Txn::begin(self)?;
         txn.delete(Table::Member, Member::key(site));
-        self.wait_durable(txn.commit_state()?.appended.lsn)
+        let committed = txn.commit_state()?;
+        self.acknowledged.forget(site);
+        self.refresh_members()?;
+        self.wait_durable(committed.appended.lsn)
     }
 
     /// Remembers what a peer has acknowledged of our lane. It may be behind after a crash: the peer says again what it has.

@@ -1,6 +1,5 @@
 //! One site's open store, and what its parts share.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,6 +19,7 @@ use crate::error::FsError;
 pub use crate::error::OpenError;
 use crate::fold::{self, FoldSignal};
 use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn};
+use crate::level::Held;
 use crate::level::staged::Staged;
 use crate::meta::{self, Meta};
 use crate::ops::{Departures, Holders};
@@ -29,7 +29,7 @@ use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
 use crate::store::table::Table;
-use crate::sync::Acknowledged;
+use crate::sync::{Acknowledged, Board};
 use crate::tree::inode::{GENESIS, Inode};
 use crate::txn::Writer;
 use crate::types::Invalidation;
@@ -87,12 +87,14 @@ pub struct Volume {
     pub(crate) writer: Mutex<Writer>,
     pub(crate) staged: Staged,
     pub(crate) pins: Mutex<Pins>,
-    /// Lanes that replay leaves alone: a peer's state that has them is being taken in. `None` while none is.
-    pub(crate) held: Mutex<Option<HashSet<(SiteId, Lane)>>>,
+    /// What replay leaves alone while a peer's state is being taken in.
+    pub(crate) held: Mutex<Held>,
     pub(crate) active: Active,
     pub(crate) unseen: Unseen,
     /// How far this site's lanes have come at the peers.
     pub(crate) acknowledged: Acknowledged,
+    /// Who waits for them.
+    pub(crate) board: Arc<Board>,
     pub(crate) departures: Departures,
     pub(crate) room: Room,
     pub(crate) policies: Policies,
@@ -202,6 +204,7 @@ impl Volume {
             active: Active::default(),
             unseen: Unseen::default(),
             acknowledged: Acknowledged::default(),
+            board: Arc::default(),
             departures,
             room: Room::default(),
             policies: Policies::default(),
@@ -233,6 +236,8 @@ impl Volume {
         if !volume.tail_lost.load(Ordering::SeqCst) {
             volume.run_repairs()?;
         }
+        volume.refresh_members()?;
+        volume.refresh_sync_roots();
         if power_lost {
             // What was settled must be durable before the power loss is forgotten.
             volume.fold_now()?;
@@ -252,6 +257,7 @@ impl Volume {
         if self.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
+        self.stop_waiting();
         self.stop_folding();
         let result = self.fold_now().and_then(|()| {
             // Under the writer's lock: an operation that began before is in the journal, and the fold did not have it.
@@ -374,13 +380,16 @@ impl Volume {
     /// The site goes read-only until it is restarted, for a reason outside of this store.
     pub fn refuse_writing(&self, why: &str) {
         self.stopped.write().get_or_insert_with(|| why.to_owned());
+        self.board.release(why);
     }
 
     /// The site goes read-only: what it would write could not be trusted. A restart recovers from the journal.
     pub(crate) fn stop_writing(&self, what: &str, error: std::io::Error) -> FsError {
         let why = format!("{what}: {error}");
         tracing::error!(%why, "this site stops writing; restart it when the cause is gone");
-        FsError::ReadOnly(self.stopped.write().get_or_insert(why).clone())
+        let why = self.stopped.write().get_or_insert(why).clone();
+        self.board.release(&why);
+        FsError::ReadOnly(why)
     }
 
     /// Milliseconds since the Unix epoch.
@@ -412,6 +421,7 @@ impl Volume {
 impl Drop for Volume {
     /// Without [`Volume::close`] this is a crash: recovery makes it good.
     fn drop(&mut self) {
+        self.stop_waiting();
         self.stop_folding();
     }
 }

@@ -28,6 +28,8 @@ pub struct Options {
     pub stores: Vec<PathBuf>,
     /// After so long all daemons are killed, so that whatever hangs on a mount fails. Default 15 minutes.
     pub limit: Option<Duration>,
+    /// Whether the sites dial each other without a proxy between them: for figures of an idle network.
+    pub direct: bool,
 }
 
 /// Running sites. Dropping it stops, unmounts and removes everything.
@@ -63,7 +65,7 @@ impl Cluster {
         site::require_fuse();
         let directory = tempfile::Builder::new().prefix("syncline-test-").tempdir().or_fail("no temporary directory");
         reaper::note(Debris::Directory(directory.path()));
-        let network = Arc::new(Network::new(n));
+        let network = Arc::new(if options.direct { Network::direct(n) } else { Network::new(n) });
         let new_site = |index| {
             let own = directory.path().join(format!("store-{index}"));
             let store = options.stores.get(index).cloned().unwrap_or(own);
@@ -99,6 +101,20 @@ impl Cluster {
     pub fn crash_site(&mut self, index: usize) {
         self.sites[index].kill();
         self.start_site(index);
+    }
+
+    /// Cuts a site off and kills its daemon, within moments: the cut first if `cut_first`, else the kill. The dead mount stays until
+    /// [`Site::kill`] takes it away.
+    pub fn lose_site(&self, index: usize, cut_first: bool) {
+        let cut = || self.network.cut_off(index);
+        let kill = || self.sites[index].signal(rustix::process::Signal::KILL);
+        if cut_first {
+            cut();
+            kill();
+        } else {
+            kill();
+            cut();
+        }
     }
 
     /// The links between the sites.

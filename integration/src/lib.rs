@@ -1,6 +1,7 @@
 //! Several sites under test, as real processes with real mounts.
 //!
 //! - [`cluster`] starts sites ([`site`]) whose connections go through [`link`]s that can be cut, stalled, delayed and slowed.
+//! - [`sync_state`] sets policies and tells how sync directories stand with their peers.
 //! - [`tree`] reads a directory tree with all that a replica must have, [`compare`] says in what two differ.
 //! - [`real_tree`] makes trees like those that people keep; [`crash`] writes so that a loss is noticed; [`faults`] breaks things.
 //! - [`bench`] measures, with plain ext4 beside it.
@@ -23,4 +24,6 @@ pub mod reaper;
 pub mod seed;
 pub mod site;
 pub mod status;
+pub mod sync_state;
 pub mod tree;
+pub mod way;

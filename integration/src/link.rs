@@ -3,18 +3,25 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::way::Way;
+
 /// Bytes moved at once.
 const CHUNK_BYTES: usize = 64 << 10;
-/// 16 MiB: more than 1 Gbit/s for 100 ms.
+/// As few where the rate is limited: what others wait for before their turn.
+const CHUNK_BYTES_LIMITED: usize = 16 << 10;
+/// 16 MiB: more than 1 Gbit/s for 100 ms; 4 MiB where the rate is limited: more than 200 Mbit/s for 100 ms.
 const CHUNKS_IN_FLIGHT: usize = 256;
-/// How far ahead of its rate a slowed link takes bytes in.
-const QUEUE: Duration = Duration::from_millis(20);
+/// What a limited link queues unless told otherwise: a shallow router's buffer.
+const QUEUE_BYTES: u64 = 128 << 10;
+/// The kernel lets sleepers sleep so much longer, to wake several at once (50 µs by default): on each hop of each message.
+const TIMER_SLACK_NANOS: u64 = 1000;
 
 /// What the link does with bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -29,14 +36,22 @@ pub enum Flow {
 }
 
 /// The state of a link.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Conditions {
     /// Whether bytes pass.
     pub flow: Flow,
     /// How long each byte takes, one way.
     pub delay: Duration,
-    /// At most so many bytes a second, each way, over all connections.
+    /// At most so many bytes a second, each way, over all connections of the two sites, whoever dialled.
     pub bytes_per_second: Option<u64>,
+    /// How many bytes wait for their turn at that rate, each way; what comes beyond is not taken in before there is room.
+    pub queue_bytes: u64,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self { flow: Flow::Open, delay: Duration::ZERO, bytes_per_second: None, queue_bytes: QUEUE_BYTES }
+    }
 }
 
 /// All connections in one direction of dialling.
@@ -45,16 +60,15 @@ pub struct Link {
     conditions: Mutex<Conditions>,
     changed: Condvar,
     connections: Mutex<Vec<Weak<Connection>>>,
-    forward: Way,
-    backward: Way,
+    forward: Direction,
+    backward: Direction,
 }
 
 /// One direction of the bytes.
 #[derive(Debug, Default)]
-struct Way {
+struct Direction {
     bytes: AtomicU64,
-    /// When the bytes so far will have gone through at the link's rate.
-    free_at: Mutex<Option<Instant>>,
+    way: Arc<Way>,
 }
 
 #[derive(Debug)]
@@ -78,6 +92,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
+    /// A link whose bytes go over these ways: from the dialler to the target, and back.
+    pub fn new(conditions: Conditions, forward: Arc<Way>, backward: Arc<Way>) -> Self {
+        let direction = |way| Direction { bytes: AtomicU64::new(0), way };
+        let (forward, backward) = (direction(forward), direction(backward));
+        Self { conditions: Mutex::new(conditions), forward, backward, ..Self::default() }
+    }
+
     /// What it does now.
     pub fn conditions(&self) -> Conditions {
         *lock(&self.conditions)
@@ -139,20 +160,26 @@ impl Link {
     }
 
     fn take_in(&self, connection: &Connection, forward: bool, sender: SyncSender<(Instant, Vec<u8>)>) {
-        let way = if forward { &self.forward } else { &self.backward };
+        be_punctual();
+        let direction = if forward { &self.forward } else { &self.backward };
         let mut from = if forward { &connection.dialler } else { &connection.target };
         let mut buffer = vec![0; CHUNK_BYTES];
         while self.wait_until_open() {
-            self.wait_for_room(way);
-            let Ok(n @ 1..) = from.read(&mut buffer) else { break };
-            if sender.send((self.due(way, n), buffer[..n].to_vec())).is_err() {
+            let limited = self.conditions().bytes_per_second.is_some();
+            let most = if limited { CHUNK_BYTES_LIMITED } else { CHUNK_BYTES };
+            let Ok(n @ 1..) = from.read(&mut buffer[..most]) else { break };
+            // As they are now: they may have changed while there was nothing to read.
+            let conditions = self.conditions();
+            let through = direction.way.enter(n, conditions.bytes_per_second, conditions.queue_bytes);
+            if sender.send((through + conditions.delay, buffer[..n].to_vec())).is_err() {
                 break;
             }
-            way.bytes.fetch_add(n as u64, Relaxed);
+            direction.bytes.fetch_add(n as u64, Relaxed);
         }
     }
 
     fn give_out(&self, connection: &Connection, forward: bool, receiver: Receiver<(Instant, Vec<u8>)>) {
+        be_punctual();
         let mut to = if forward { &connection.target } else { &connection.dialler };
         for (due, chunk) in receiver {
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -172,23 +199,9 @@ impl Link {
         }
         conditions.flow == Flow::Open
     }
+}
 
-    fn wait_for_room(&self, way: &Way) {
-        let free_at = *lock(&way.free_at);
-        if let Some(free_at) = free_at {
-            thread::sleep(free_at.saturating_duration_since(Instant::now()).saturating_sub(QUEUE));
-        }
-    }
-
-    /// When `len` bytes that came in now may go out.
-    fn due(&self, way: &Way, len: usize) -> Instant {
-        let (conditions, now) = (self.conditions(), Instant::now());
-        let mut free_at = lock(&way.free_at);
-        let sent = match conditions.bytes_per_second {
-            Some(rate) => free_at.unwrap_or(now).max(now) + Duration::from_secs_f64(len as f64 / rate.max(1) as f64),
-            None => now,
-        };
-        *free_at = Some(sent);
-        sent + conditions.delay
-    }
+fn be_punctual() {
+    // Without it the link is a little slower than it says.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(TIMER_SLACK_NANOS));
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::link::{Conditions, Flow, Link};
 use crate::link_source;
 use crate::outcome::OrFail;
+use crate::way::Way;
 
 /// Where the daemon of site 0 listens; the others follow.
 const DAEMON_PORT: u16 = 7400;
@@ -21,6 +22,7 @@ pub struct Network {
     ip: Ipv4Addr,
     shared: Arc<Shared>,
     proxies: Vec<Proxy>,
+    direct: bool,
 }
 
 /// Who dials: a site by its number, or none for a program that is no site's daemon.
@@ -30,6 +32,8 @@ type Dialler = Option<usize>;
 struct Shared {
     daemons: Mutex<HashMap<u32, usize>>,
     links: Mutex<HashMap<(Dialler, usize), Arc<Link>>>,
+    /// From one to the other, whoever of them dialled.
+    ways: Mutex<HashMap<(Dialler, Dialler), Arc<Way>>>,
     initial: Mutex<Conditions>,
 }
 
@@ -49,7 +53,14 @@ impl Network {
         let shared = Arc::new(Shared::default());
         let start = |(site, listener)| Proxy::start(site, listener, daemon_address(ip, site), shared.clone());
         let proxies = listeners.into_iter().enumerate().map(start).collect();
-        Self { ip, shared, proxies }
+        Self { ip, shared, proxies, direct: false }
+    }
+
+    /// As [`new`](Self::new), but the sites dial each other themselves: no condition holds, and nothing costs time that a real network doesn't.
+    pub fn direct(sites: usize) -> Self {
+        let mut network = Self::new(sites);
+        network.direct = true;
+        network
     }
 
     /// Where the daemon of `site` must listen.
@@ -59,7 +70,7 @@ impl Network {
 
     /// Where the others must dial `site`.
     pub fn public_address(&self, site: usize) -> SocketAddr {
-        self.proxies[site].address
+        if self.direct { self.listen_address(site) } else { self.proxies[site].address }
     }
 
     /// Tells that the process `pid` is the daemon of `site`.
@@ -95,6 +106,13 @@ impl Network {
         self.between(a, b, |conditions| conditions.flow = Flow::Cut);
     }
 
+    /// Cuts one site off from all.
+    pub fn cut_off(&self, site: usize) {
+        for other in (0..self.proxies.len()).filter(|other| *other != site) {
+            self.cut(site, other);
+        }
+    }
+
     /// Lets bytes pass between two sites again.
     pub fn heal(&self, a: usize, b: usize) {
         self.between(a, b, |conditions| conditions.flow = Flow::Open);
@@ -127,11 +145,14 @@ impl Shared {
         let initial = *lock(&self.initial);
         let mut links = lock(&self.links);
         let link = links.entry((from, to)).or_insert_with(|| {
-            let link = Link::default();
-            link.set(|conditions| *conditions = initial);
-            Arc::new(link)
+            let (forward, backward) = (self.way(from, Some(to)), self.way(Some(to), from));
+            Arc::new(Link::new(initial, forward, backward))
         });
         link.clone()
+    }
+
+    fn way(&self, from: Dialler, to: Dialler) -> Arc<Way> {
+        lock(&self.ways).entry((from, to)).or_default().clone()
     }
 
     fn dialler(&self, connection: &TcpStream) -> Dialler {

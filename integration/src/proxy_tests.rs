@@ -113,3 +113,28 @@ fn a_half_close_is_passed_on() {
     stream.read_to_end(&mut back).unwrap();
     assert_eq!(back, b"all");
 }
+
+/// Two connections, one of each direction of dialling, go over one bottleneck.
+#[test]
+fn connections_of_a_pair_share_the_rate_whoever_dialled() {
+    let network = Network::new(2);
+    network.everywhere(|conditions| conditions.bytes_per_second = Some(1 << 20));
+    let start = Instant::now();
+    let (there, back) = (network.link(0, 1), network.link(1, 0));
+    thread::scope(|scope| {
+        // 256 KiB from 0 to 1 over each: forward where 0 dialled, backward where 1 did.
+        for (link, by_zero) in [(there, true), (back, false)] {
+            let pair = || {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                (one, listener.accept().unwrap().0)
+            };
+            let ((dialler, proxied_dialler), (target, proxied_target)) = (pair(), pair());
+            link.carry(proxied_dialler, proxied_target);
+            let (mut from, mut to) = if by_zero { (dialler, target) } else { (target, dialler) };
+            scope.spawn(move || from.write_all(&vec![7; 256 << 10]).unwrap());
+            scope.spawn(move || to.read_exact(&mut vec![0; 256 << 10]).unwrap());
+        }
+    });
+    assert!(start.elapsed() >= Duration::from_millis(450), "{:?}", start.elapsed());
+}

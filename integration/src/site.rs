@@ -135,6 +135,13 @@ impl Site {
         self.daemon.as_ref().map(Child::id)
     }
 
+    /// Sends a signal to the daemon, if one runs, and waits for nothing.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid() {
+            self::signal(pid, signal);
+        }
+    }
+
     /// How the daemon ended, if it has by itself.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.daemon.as_mut()?.try_wait().ok().flatten()
@@ -210,6 +217,14 @@ impl Site {
     pub fn cli(&self, words: &[&str]) -> Output {
         let mut command = Command::new(binary::syncline());
         command.args(words).arg(&self.mountpoint).output().or_fail("cannot run syncline")
+    }
+
+    /// `syncline limit`, `pause` or `resume`.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn flow(&self, what: &str, words: &[&str]) {
+        succeed(Command::new(binary::syncline()).arg(what).arg(&self.mountpoint).args(words));
     }
 
     /// The last lines of the daemon's log.

@@ -17,6 +17,33 @@ pub struct Status {
     pub pid: u32,
     /// The other sites.
     pub peers: Vec<Peer>,
+    /// The directories whose writers wait for other sites.
+    #[serde(default)]
+    pub sync_directories: Vec<SyncDirectory>,
+}
+
+/// A directory whose policy is `mode=sync`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SyncDirectory {
+    /// Where it is, from the mount point.
+    pub path: String,
+    /// How many peers its writers wait for.
+    pub needed: u64,
+    /// `in_sync`, `catching_up` or `degraded`.
+    pub state: String,
+    /// How it stands with each other site.
+    pub peers: Vec<SyncPeer>,
+}
+
+/// A sync directory and one peer.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SyncPeer {
+    /// The peer's name.
+    pub peer: String,
+    /// `in_sync`, `catching_up` or `degraded`.
+    pub state: String,
+    /// Changes that returned to their callers and that the peer lacks.
+    pub debt_records: u64,
 }
 
 /// What a site knows of another.
@@ -40,6 +67,31 @@ pub struct Peer {
     pub rate_bytes_per_second: f64,
     /// When it will be level; none when that can't be told.
     pub eta_seconds: Option<f64>,
+    /// The same by lane.
+    #[serde(default)]
+    pub lanes: Vec<PeerLane>,
+}
+
+/// What a peer lacks of one lane.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PeerLane {
+    /// `sync`, `high`, `normal` or `bulk`.
+    pub lane: String,
+    /// Sequence number of the newest record.
+    pub head: u64,
+    /// The newest that it has acknowledged; none before it was ever connected.
+    pub acknowledged: Option<u64>,
+    /// How many it has not acknowledged.
+    pub behind_records: Option<u64>,
+    /// Their bytes.
+    pub behind_bytes: Option<u64>,
+}
+
+impl Peer {
+    /// What it lacks of a lane.
+    pub fn lane(&self, name: &str) -> Option<&PeerLane> {
+        self.lanes.iter().find(|lane| lane.lane == name)
+    }
 }
 
 impl Status {

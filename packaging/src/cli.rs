@@ -11,11 +11,13 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod demo;
+mod flow;
 mod init;
 mod invite;
 mod join;
 mod mount;
 mod new_site;
+mod policy;
 mod status;
 mod table;
 mod unmount;
@@ -47,6 +49,9 @@ Examples:
   Anywhere:
   syncline status /mnt/data            how far behind is each peer
   syncline wait /mnt/data              until every peer has what was written so far
+  syncline policy set /mnt/data/code mode=sync
+                                       its writers wait for the other sites
+  syncline limit /mnt/data 200Mbit     no more than that to each peer
 
 Exit codes: 0 done, 1 the answer is no, 2 failed, 64 wrong use.
 Log level of the daemon: in the configuration, or SYNCLINE_LOG=debug in its environment.";
@@ -60,6 +65,10 @@ enum Command {
     Unmount(unmount::Args),
     Status(status::Args),
     Wait(wait::Args),
+    Policy(policy::Args),
+    Limit(flow::LimitArgs),
+    Pause(flow::PauseArgs),
+    Resume(flow::ResumeArgs),
     Demo(demo::Args),
 }
 
@@ -108,6 +117,10 @@ fn run(command: Command) -> CommandResult {
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Wait(args) => wait::run(&args),
+        Command::Policy(args) => policy::run(args),
+        Command::Limit(args) => flow::limit(&args),
+        Command::Pause(args) => flow::pause(&args),
+        Command::Resume(args) => flow::resume(&args),
         Command::Demo(args) => demo::run(&args),
     }
 }
@@ -156,6 +169,18 @@ mod tests {
             "unmount /m",
             "wait",
             "wait /m --peer s --timeout 30s",
+            "wait /m --lane bulk --quiet",
+            "wait /m --progress",
+            "policy get /m/d",
+            "policy get /m/d mode acks",
+            "policy get /m/d --json",
+            "policy set /m/d mode=sync acks=majority",
+            "policy unset /m/d mode",
+            "limit /m 200Mbit",
+            "limit /m --peer s --lane bulk none",
+            "limit /m --show",
+            "pause /m --lane bulk",
+            "resume /m --peer s",
             "status /m",
             "status /m --json --watch",
             "demo",

@@ -8,11 +8,43 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::ConfigError;
+use proto::ids::Lane;
+use replicator::config::{LimitRule, Schedule};
+use replicator::engine::Settings;
 
 mod check;
 mod error;
 pub mod file;
 mod raw;
+
+/// How the lanes besides `sync` share a link that all of them want.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Weights {
+    /// Of the lane `high`.
+    pub high: u32,
+    /// Of the lane `normal`.
+    pub normal: u32,
+    /// Of the lane `bulk`.
+    pub bulk: u32,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        let [_, high, normal, bulk] = Settings::default().weights;
+        Self { high, normal, bulk }
+    }
+}
+
+impl Weights {
+    /// By the lane's number. That of the sync lane does not matter: it has a connection of its own.
+    pub fn by_lane(self) -> [u32; Lane::ALL.len()] {
+        Lane::ALL.map(|lane| match lane {
+            Lane::Sync | Lane::High => self.high,
+            Lane::Normal => self.normal,
+            Lane::Bulk => self.bulk,
+        })
+    }
+}
 
 /// What a daemon is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,6 +72,14 @@ pub struct Config {
     pub allow_other: Option<bool>,
     /// Bytes that may be under way to one peer.
     pub window_bytes: u64,
+    /// Where metrics can be read; absent: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// How lanes share a link.
+    pub weights: Weights,
+    /// How fast records go to the peers at most; no two for the same peer and lane.
+    pub limits: Vec<LimitRule>,
+    /// What is limited or paused by the time of day.
+    pub schedules: Vec<Schedule>,
     /// The least important messages that are logged.
     pub log_level: tracing::Level,
 }
@@ -59,6 +99,10 @@ impl Config {
             threads: None,
             allow_other: None,
             window_bytes: 16 << 20,
+            metrics: None,
+            weights: Weights::default(),
+            limits: Vec::new(),
+            schedules: Vec::new(),
             log_level: tracing::Level::INFO,
         }
     }

@@ -1,5 +1,5 @@
 //! How the command line speaks with the daemon: one request and one reply, a line of JSON each, over a Unix socket in
-//! the store.
+//! the store. Before the reply to a `Wait` there may be lines that say how far it is.
 //!
 //! The socket has mode 0600 in a directory of mode 0700, and the daemon asks the kernel who calls: only the daemon's own
 //! user and root are answered. Lines are limited in length, and both ends in time.
@@ -14,10 +14,10 @@ mod handlers;
 pub mod report;
 pub mod server;
 
-use report::{Report, WaitOutcome};
+use report::{FlowReport, Report, WaitOutcome};
 
 /// The version of what is below. A daemon and a command of different versions say so instead of guessing.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The longest line either way, in bytes. A status with a hundred peers has some tens of thousands.
 pub const MAX_LINE_BYTES: u64 = 4 << 20;
 
@@ -48,10 +48,14 @@ pub enum Request {
     Ping,
     /// How it is, and how far the peers are.
     Status,
-    /// Make durable what was changed so far, and answer when the peers have applied it.
+    /// Make durable what was changed so far, and answer when the peers have applied it. Told at least once a second how far it is.
     Wait {
+        /// What is at this path and below it, in bytes, from the volume's root.
+        path: Vec<u8>,
         /// This peer only.
         peer: Option<String>,
+        /// What was journalled in this lane only.
+        lane: Option<String>,
         /// No longer than this.
         timeout_ms: u64,
     },
@@ -60,8 +64,32 @@ pub enum Request {
         /// How long it can be used.
         valid_ms: u64,
     },
+    /// Change how fast records go to the peers, if `change` says so, and tell how fast they may.
+    Flow {
+        /// To this peer only.
+        peer: Option<String>,
+        /// Of this lane only.
+        lane: Option<String>,
+        /// What to change.
+        change: Option<FlowChange>,
+    },
     /// Flush, unmount, end.
     Unmount,
+}
+
+/// A change to how fast records go to the peers. It holds until the daemon ends, or the next change.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum FlowChange {
+    /// No faster than this.
+    Limit {
+        /// `None`: as fast as can be.
+        bytes_per_second: Option<u64>,
+    },
+    /// Not at all.
+    Pause,
+    /// Again.
+    Resume,
 }
 
 /// A line from the daemon.
@@ -87,10 +115,20 @@ pub enum Reply {
         /// Everything.
         report: Box<Report>,
     },
+    /// To `Wait`, before the answer: how far it is.
+    Waiting {
+        /// As of now.
+        outcome: WaitOutcome,
+    },
     /// To `Wait`.
     Waited {
         /// Whether they are level.
         outcome: WaitOutcome,
+    },
+    /// To `Flow`.
+    Flow {
+        /// As it is now; those that were asked for.
+        flows: Vec<FlowReport>,
     },
     /// To `Invite`.
     Invited {

@@ -6,6 +6,7 @@
 //! end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,15 +14,17 @@ use std::time::{Duration, Instant};
 use fs::error::FsError;
 use fs::fuse::{EndError, MountError, MountOptions, MountedSession, UnmountError};
 use fs::volume::{OpenError, Volume, VolumeOptions};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
 
 use crate::busy;
 use crate::config::Config;
 use crate::control::{server, socket_path};
 use crate::founding::{self, IdentityError};
+use crate::metrics;
 use crate::mounts::{self, FindError};
 use crate::peers::{Peers, PeersError};
 use crate::signals::Signals;
@@ -70,6 +73,14 @@ pub enum DaemonError {
     /// The volume can't be mounted.
     #[error(transparent)]
     Mount(#[from] MountError),
+    /// The address for metrics can't be had.
+    #[error("cannot listen at {address} for metrics: {source}; correct `metrics` in the configuration")]
+    Metrics {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// Threads, signals or the control socket can't be had.
     #[error("cannot set up {what}: {source}")]
     Setup {
@@ -100,6 +111,12 @@ pub struct Site {
     pub started: Instant,
 }
 
+/// Where a daemon is asked.
+struct Doors {
+    control: UnixListener,
+    metrics: Option<TcpListener>,
+}
+
 /// Mounts, calls `ready`, and returns when the site has been unmounted, by a signal, a command or `umount`.
 pub fn run(config: Config, mountpoint: PathBuf, ready: impl FnOnce()) -> Result<(), DaemonError> {
     founding::check_store(&config.store)?;
@@ -108,17 +125,21 @@ pub fn run(config: Config, mountpoint: PathBuf, ready: impl FnOnce()) -> Result<
     remove_stale_mount(&mountpoint)?;
     let setup = |what| move |source| DaemonError::Setup { what, source };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(setup("threads"))?;
-    let (signals, control) = {
+    let (signals, doors) = {
         let _entered = runtime.enter();
         let signals = Signals::new().map_err(setup("signals"))?;
-        (signals, server::bind(&config.store).map_err(setup("the control socket"))?)
+        let control = server::bind(&config.store).map_err(setup("the control socket"))?;
+        (
+            signals,
+            Doors { control, metrics: config.metrics.map(|address| bind_metrics(&runtime, address)).transpose()? },
+        )
     };
 
     let store = config.store.clone();
     let volume = Volume::start(&store, volume_options(&config))
         .map_err(|source| DaemonError::Open { store: store.clone(), source })?;
     let result = start(&runtime, config, &volume, identity, &mountpoint)
-        .and_then(|site| work(&runtime, site, signals, control, ready));
+        .and_then(|site| work(&runtime, site, signals, doors, ready));
 
     runtime.shutdown_timeout(RUNTIME_LIMIT);
     let closed = volume.close();
@@ -153,7 +174,7 @@ fn work(
     runtime: &Runtime,
     site: Site,
     signals: Signals,
-    control: UnixListener,
+    doors: Doors,
     ready: impl FnOnce(),
 ) -> Result<(), DaemonError> {
     tracing::info!(
@@ -164,12 +185,14 @@ fn work(
         env!("CARGO_PKG_VERSION")
     );
     let site = Arc::new(site);
-    let answering = runtime.spawn(server::serve(control, site.clone()));
+    let answering = runtime.spawn(server::serve(doors.control, site.clone()));
+    let measured = doors.metrics.map(|listener| runtime.spawn(metrics::server::serve(listener, site.clone())));
     ready();
     let ended = runtime.block_on(until_unmounted(site.clone(), signals));
     tracing::info!("unmounted; sending the peers what they still take within {} s", DRAIN_LIMIT.as_secs());
     runtime.block_on(site.peers.drain(DRAIN_LIMIT));
     answering.abort();
+    measured.inspect(JoinHandle::abort);
     runtime.block_on(site.peers.shutdown(SHUTDOWN_LIMIT));
     Ok(ended?)
 }
@@ -232,7 +255,7 @@ impl Site {
     pub async fn unmount(self: &Arc<Self>) -> Result<(), UnmountError> {
         let site = self.clone();
         let unmounting = tokio::task::spawn_blocking(move || {
-            if let Err(error) = site.volume.fsyncdir(proto::ids::FileId::ROOT) {
+            if let Err(error) = site.volume.wait_durable(site.volume.appended()) {
                 tracing::error!("the last changes are not durable: {error}");
             }
             site.session.unmount()
@@ -242,6 +265,10 @@ impl Site {
             Err(UnmountError::Refused { path, source: io::Error::other(error) })
         })
     }
+}
+
+fn bind_metrics(runtime: &Runtime, address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    runtime.block_on(metrics::server::bind(address)).map_err(|source| DaemonError::Metrics { address, source })
 }
 
 fn volume_options(config: &Config) -> VolumeOptions {

@@ -14,9 +14,11 @@
 //! | [`busy`] | which programs keep a mount busy |
 //! | [`logging`] | where log lines go |
 //! | [`demo`] | two sites on one machine, to try it out |
-//! | [`units`] | durations and sizes as people write them |
+//! | [`metrics`] | the status as Prometheus reads it |
+//! | [`lanes`] | lanes by their names |
+//! | [`units`] | durations, sizes and rates as people write them |
 //!
-//! Only `founding`, `daemon`, `peers` and `control::handlers` know the crates below.
+//! Only `founding`, `daemon`, `peers` and `control::handlers` use the crates below; `config`, `lanes` and `cli::policy` know their words.
 
 pub mod background;
 pub mod busy;
@@ -26,7 +28,9 @@ pub mod control;
 pub mod daemon;
 pub mod demo;
 pub mod founding;
+pub mod lanes;
 pub mod logging;
+pub mod metrics;
 pub mod mounts;
 pub mod peers;
 pub mod signals;

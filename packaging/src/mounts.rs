@@ -20,6 +20,8 @@ pub const FS_TYPE: &str = "fuse.syncline";
 pub struct Mount {
     /// Where.
     pub point: PathBuf,
+    /// Which part of its file system: the root, but for bind mounts.
+    pub root: PathBuf,
     /// Of which type, with subtype.
     pub fs_type: String,
     /// What its mounter said is mounted.
@@ -63,6 +65,13 @@ impl Mount {
         fs::fuse::store_of_source(self.source.to_str()?)
     }
 
+    /// Where in the mounted file system a path is that is on the mount.
+    fn inside(&self, path: &Path) -> PathBuf {
+        let below = path.strip_prefix(&self.point).unwrap_or(Path::new(""));
+        let from_root = self.root.join(below);
+        from_root.strip_prefix("/").map_or_else(|_| from_root.clone(), Path::to_owned)
+    }
+
     /// Whether the daemon behind the mount is gone ("Transport endpoint is not connected").
     pub fn is_stale(&self) -> bool {
         matches!(rustix::fs::statfs(&self.point), Err(Errno::NOTCONN | Errno::CONNABORTED))
@@ -77,10 +86,18 @@ pub fn table() -> Result<Vec<Mount>, FindError> {
 
 /// The Syncline mount that `path` is on, and its store.
 pub fn find(path: &Path) -> Result<(Mount, PathBuf), FindError> {
+    locate(path).map(|(mount, store, _)| (mount, store))
+}
+
+/// As [`find`], and where in the volume the path is, from its root.
+pub fn locate(path: &Path) -> Result<(Mount, PathBuf, PathBuf), FindError> {
     let path = resolve(path)?;
     let mount = containing(&table()?, &path).cloned().ok_or_else(|| FindError::Nothing(path.clone()))?;
     match mount.store() {
-        Some(store) => Ok((mount, store)),
+        Some(store) => {
+            let inside = mount.inside(&path);
+            Ok((mount, store, inside))
+        }
         None => Err(FindError::Other { path, mount }),
     }
 }
@@ -129,10 +146,11 @@ fn containing<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: see proc_pid_mountinfo(5).
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let point = fields.nth(4)?;
+    let root = fields.nth(3)?;
+    let point = fields.next()?;
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = String::from_utf8(unescape(fields.next()?)).ok()?;
-    Some(Mount { point: path(point), fs_type, source: path(fields.next()?) })
+    Some(Mount { point: path(point), root: path(root), fs_type, source: path(fields.next()?) })
 }
 
 fn path(field: &[u8]) -> PathBuf {

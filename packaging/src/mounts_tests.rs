@@ -8,8 +8,9 @@ const TABLE: &str = r"21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 24 21 0:22 / /mnt/data2 rw - fuse.sshfs host:/x rw
 25 21 0:23 / /mnt/twice rw - fuse.syncline syncline#/one rw
 26 25 0:24 / /mnt/twice rw - fuse.syncline syncline#/two rw
+27 21 0:20 /a/b\040c /srv/part rw - fuse.syncline syncline#/one rw
 nonsense
-27 21";
+28 21";
 
 fn mounts() -> Vec<Mount> {
     TABLE.as_bytes().split(|byte| *byte == b'\n').filter_map(parse_line).collect()
@@ -18,12 +19,23 @@ fn mounts() -> Vec<Mount> {
 #[test]
 fn lines_are_read_and_nonsense_is_left_out() {
     let mounts = mounts();
-    assert_eq!(mounts.len(), 6);
+    assert_eq!(mounts.len(), 7);
     assert_eq!(mounts[1].point, Path::new("/mnt/data"));
     assert_eq!(mounts[1].fs_type, "fuse.syncline");
     assert_eq!(mounts[1].store(), Some(PathBuf::from("/var/lib/a b")));
     assert_eq!(mounts[2].point, Path::new("/mnt/data/in ner"));
     assert_eq!(mounts[3].store(), None);
+}
+
+#[test]
+fn a_path_is_found_in_the_volume_also_through_a_bind_mount() {
+    let mounts = mounts();
+    for (path, expected) in
+        [("/mnt/data", ""), ("/mnt/data/x/y", "x/y"), ("/srv/part", "a/b c"), ("/srv/part/x", "a/b c/x")]
+    {
+        let mount = containing(&mounts, Path::new(path)).unwrap();
+        assert_eq!(mount.inside(Path::new(path)), Path::new(expected), "{path}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: `20ms`, `10s`, `64MiB`.
+//! Durations, sizes and rates as people write them: `20ms`, `10s`, `64MiB`, `200Mbit`.
 //!
 //! A bare number is refused (except 0): nobody can see its unit.
 
@@ -17,7 +17,11 @@ pub struct Span(pub Duration);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Size(pub u64);
 
-/// Why a text is not a duration or a size.
+/// Bytes per second, from a whole number and a unit of bytes or bits: `25MB`, `200Mbit`, `10MiB`, each with or without `/s` behind it. Not 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Rate(pub u64);
+
+/// Why a text is not a duration, a size or a rate.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum UnitError {
     /// It doesn't start with a digit.
@@ -44,6 +48,12 @@ pub enum UnitError {
         /// What was given.
         text: String,
     },
+    /// A rate of nothing.
+    #[error("`{text}` is no rate: to send nothing, pause")]
+    Nothing {
+        /// What was given.
+        text: String,
+    },
 }
 
 /// Units with their value in the smallest, from the largest down.
@@ -53,6 +63,19 @@ type Units = [(&'static str, u64)];
 const SPAN_UNITS: &Units = &[("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1)];
 /// In bytes.
 const SIZE_UNITS: &Units = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+/// In bytes per second. Those of bits and of powers of ten are what links are sold in.
+const RATE_UNITS: &Units = &[
+    ("GiB", 1 << 30),
+    ("GB", 1_000_000_000),
+    ("Gbit", 125_000_000),
+    ("MiB", 1 << 20),
+    ("MB", 1_000_000),
+    ("Mbit", 125_000),
+    ("KiB", 1 << 10),
+    ("kB", 1000),
+    ("kbit", 125),
+    ("B", 1),
+];
 
 fn parse(text: &str, units: &Units, example: &'static str) -> Result<u64, UnitError> {
     let text = text.trim();
@@ -94,6 +117,24 @@ impl FromStr for Size {
     }
 }
 
+impl FromStr for Rate {
+    type Err = UnitError;
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let amount = text.trim_end();
+        match parse(amount.strip_suffix("/s").unwrap_or(amount), RATE_UNITS, "200Mbit")? {
+            0 => Err(UnitError::Nothing { text: text.to_owned() }),
+            bytes => Ok(Self(bytes)),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(f, self.0, RATE_UNITS)?;
+        f.write_str("/s")
+    }
+}
+
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show(f, u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX), SPAN_UNITS)
@@ -113,6 +154,12 @@ impl<'de> Deserialize<'de> for Span {
 }
 
 impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rate {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         String::deserialize(from)?.parse().map_err(de::Error::custom)
     }
@@ -169,6 +216,29 @@ mod tests {
         assert!(matches!("16777217TiB".parse::<Size>(), Err(UnitError::TooLarge { .. })));
         let message = "64MB".parse::<Size>().map_err(|e| e.to_string());
         assert_eq!(message, Err("`64MB` needs a unit: one of B, KiB, MiB, GiB, TiB; write for example `64MiB`".into()));
+    }
+
+    #[test]
+    fn reads_rates_in_bits_and_bytes() {
+        for (text, bytes) in [
+            ("200Mbit", 25_000_000),
+            ("25MB", 25_000_000),
+            ("25 MB/s", 25_000_000),
+            ("10MiB", 10 << 20),
+            ("1Gbit/s ", 125_000_000),
+            ("8kbit", 1000),
+            ("7B", 7),
+        ] {
+            assert_eq!(text.parse(), Ok(Rate(bytes)), "{text}");
+        }
+        for text in ["", "200", "0MB", "0", "200mbit", "200Mb", "200Mbps", "200Mbit/min", "1.5MB"] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+        assert_eq!(Rate(25_000_000).to_string(), "25MB/s");
+        assert_eq!(Rate(10 << 20).to_string(), "10MiB/s");
+        assert_eq!(Rate(1001).to_string(), "1001B/s");
+        let message = "0MB".parse::<Rate>().map_err(|error| error.to_string());
+        assert_eq!(message, Err("`0MB` is no rate: to send nothing, pause".into()));
     }
 
     #[test]

@@ -1,108 +1,14 @@
 //! A site's life with a real mount. Needs /dev/fuse and the right to mount; says so and does nothing where they are missing.
 #![allow(clippy::unwrap_used)]
 
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+mod common;
 
+use std::process::Command;
+
+use common::{Site, can_mount, run, said, until};
 use packaging::mounts;
 use packaging::store_dir::Lock;
-use rustix::process::{Pid, Signal, kill_process};
-
-/// For whatever must happen soon.
-const LIMIT: Duration = Duration::from_secs(60);
-
-fn can_mount() -> bool {
-    let can = Path::new("/dev/fuse").exists() && rustix::process::geteuid().is_root();
-    if !can {
-        eprintln!("skipped: needs /dev/fuse and root");
-    }
-    can
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// A site that was made by `init`; unmounted and removed when dropped.
-struct Site {
-    directory: tempfile::TempDir,
-}
-
-impl Site {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        std::fs::create_dir(directory.path().join("m")).unwrap();
-        let site = Self { directory };
-        let listen = format!("127.0.0.1:{port}");
-        let (config, store) = (site.config(), site.store());
-        let (config, store) = (config.to_str().unwrap(), store.to_str().unwrap());
-        let made =
-            run(&["init", "--config", config, "--volume", "v", "--site", "one", "--store", store, "--listen", &listen]);
-        assert!(made.status.success(), "{made:?}");
-        site
-    }
-
-    fn config(&self) -> PathBuf {
-        self.directory.path().join("c.toml")
-    }
-
-    fn store(&self) -> PathBuf {
-        self.directory.path().join("s")
-    }
-
-    fn mountpoint(&self) -> PathBuf {
-        self.directory.path().join("m")
-    }
-
-    fn mount(&self) -> Output {
-        run(&["mount", "--config", self.config().to_str().unwrap(), self.mountpoint().to_str().unwrap()])
-    }
-
-    fn mounted(&self) -> u32 {
-        let output = self.mount();
-        assert!(output.status.success(), "{output:?}");
-        Lock::holder(&self.store()).unwrap()
-    }
-
-    fn unmount(&self) -> Output {
-        run(&["unmount", self.mountpoint().to_str().unwrap()])
-    }
-
-    fn is_mounted(&self) -> bool {
-        mounts::at(&self.mountpoint()).unwrap().is_some()
-    }
-
-    fn signal(&self, pid: u32, signal: Signal) {
-        kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        if let Some(pid) = Lock::holder(&self.store()) {
-            self.signal(pid, Signal::KILL);
-            Lock::wait_until_free(&self.store(), LIMIT);
-        }
-        if self.is_mounted() {
-            mounts::detach(&self.mountpoint()).unwrap();
-        }
-    }
-}
-
-fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_syncline")).args(arguments).output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
+use rustix::process::Signal;
 
 #[test]
 fn a_site_is_mounted_answers_and_is_unmounted() {

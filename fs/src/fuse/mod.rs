@@ -12,7 +12,7 @@
 //! - `convert`: types of the one side as types of the other.
 //! - `invalidate`: the order and form in which the kernel's caches are told.
 //! - `mount_point`: what can be known to be wrong before mounting.
-//! - `waits`: requests that wait never take the last thread.
+//! - `waits`: requests that wait, for the disk or other sites, never take the last thread.
 //!
 //! **Caches.** The kernel may keep every name, every missing name and all attributes for [`convert::TTL`]. This is right
 //! because there are two ways only for them to change: by a request, and then the kernel knows; or without one (replay,

@@ -2,18 +2,27 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use fuser::BackingId;
 use proto::ids::FileId;
 
-use super::adapter::Adapter;
 use super::convert::OpenHandle;
 use super::data;
-use super::opening::Admitted;
+use super::open_mode::Access;
+use super::opening::{Admitted, How, OpenFiles};
 use crate::error::FsError;
 use crate::types::{Attr, Caller, HandleId, OpenFlags, SetAttr};
+use crate::volume::Volume;
 
-impl Adapter {
+/// Opens files: what that needs, to be taken to another thread.
+#[derive(Clone)]
+pub struct Opener {
+    pub(super) volume: Arc<Volume>,
+    pub(super) files: Arc<OpenFiles>,
+}
+
+impl Opener {
     /// Opens a file that is there. `register` tells the kernel of an object.
     pub fn open_file(
         &self,
@@ -67,7 +76,8 @@ impl Adapter {
         let access = data::access(flags);
         // Fetched before the table of open files is locked, since it may open the object.
         let object = self.files.may_register(access).then(|| self.volume.backing_file(handle));
-        let admitted = self.files.admit(file, access, || match object {
+        let how = How { access, waits_at_close: access != Access::Read && self.volume.waits_for_peers(file) };
+        let admitted = self.files.admit(file, how, || match object {
             Some(Ok(object)) => register(&object),
             Some(Err(error)) => Err(io::Error::other(error)),
             None => Err(io::Error::other("no object was fetched")),

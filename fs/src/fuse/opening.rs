@@ -7,7 +7,9 @@
 //! **FLUSH.** `close` waits for a request only where it has a reason to. A read-only open has none. A write-only open
 //! has none in an asynchronous directory: it cannot be mapped, so all that it wrote arrived in write requests, and a write's
 //! error was its own answer. An open for both keeps FLUSH: it is when the kernel writes pages back that a mapping made
-//! dirty, and when the volume looks for unseen writes. A write-only handle is therefore only told RELEASE.
+//! dirty, and when the volume looks for unseen writes. A write-only handle is therefore only told RELEASE. In a sync
+//! directory `close` waits for the peers, so FLUSH comes for all that write. It is decided by the open: a write-only handle
+//! opened while the directory was asynchronous does not wait at `close`, but at `fsync`.
 
 use std::collections::HashMap;
 use std::io;
@@ -32,6 +34,15 @@ pub struct OpenFiles<B = BackingId> {
 struct OpenInode<B> {
     mode: OpenMode,
     backing: Option<Arc<B>>,
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct How {
+    /// For reading, writing or both.
+    pub access: Access,
+    /// The directory is sync.
+    pub waits_at_close: bool,
 }
 
 /// How one open is answered.
@@ -66,8 +77,9 @@ impl<B> OpenFiles<B> {
         self.passthrough() && access != Access::ReadWrite
     }
 
-    /// Counts one more open. `register` is called if this open is the first that passes through. A release must follow.
-    pub fn admit(&self, file: FileId, access: Access, register: impl FnOnce() -> io::Result<B>) -> Admitted<B> {
+    /// Counts one more open, by `how`. `register` is called if this open is the first that passes through. A release must follow.
+    pub fn admit(&self, file: FileId, how: How, register: impl FnOnce() -> io::Result<B>) -> Admitted<B> {
+        let How { access, .. } = how;
         let mut inodes = self.inodes.lock();
         let inode = inodes.entry(file).or_insert(OpenInode { mode: OpenMode::Idle, backing: None });
         if inode.mode == OpenMode::Idle && self.may_register(access) {
@@ -79,7 +91,7 @@ impl<B> OpenFiles<B> {
             IoMode::Passthrough | IoMode::DirectPassthrough { .. } => inode.backing.clone(),
         };
         Admitted {
-            flags: fopen_flags(access, mode),
+            flags: fopen_flags(how, mode),
             backing,
             unseen_writes: mode == IoMode::DirectPassthrough { unseen_writes: true },
         }
@@ -116,15 +128,17 @@ impl<B> OpenFiles<B> {
     }
 }
 
-fn fopen_flags(access: Access, mode: IoMode) -> FopenFlags {
+fn fopen_flags(how: How, mode: IoMode) -> FopenFlags {
     let flags = match mode {
         IoMode::Passthrough => FopenFlags::empty(),
         IoMode::DirectPassthrough { .. } => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES,
         IoMode::Cached => FopenFlags::FOPEN_KEEP_CACHE,
     };
-    match access {
-        Access::Read | Access::Write => flags | FopenFlags::FOPEN_NOFLUSH,
-        Access::ReadWrite => flags,
+    match how {
+        How { access: Access::Read, .. } | How { access: Access::Write, waits_at_close: false } => {
+            flags | FopenFlags::FOPEN_NOFLUSH
+        }
+        _ => flags,
     }
 }
 

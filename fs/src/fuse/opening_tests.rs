@@ -4,6 +4,11 @@ use super::*;
 
 const FILE: FileId = FileId(7);
 
+/// In an asynchronous directory.
+fn how(access: Access) -> How {
+    How { access, waits_at_close: false }
+}
+
 /// Counts how many of it live.
 #[derive(Debug)]
 struct Backing<'a>(&'a AtomicU32);
@@ -25,9 +30,9 @@ impl Drop for Backing<'_> {
 fn all_opens_of_an_inode_share_one_backing_until_the_last_release() {
     let live = AtomicU32::new(0);
     let files = OpenFiles::new(true);
-    let first = files.admit(FILE, Access::Read, || Backing::new(&live));
-    let second = files.admit(FILE, Access::Write, || panic!("registered twice"));
-    let third = files.admit(FILE, Access::ReadWrite, || panic!("registered twice"));
+    let first = files.admit(FILE, how(Access::Read), || Backing::new(&live));
+    let second = files.admit(FILE, how(Access::Write), || panic!("registered twice"));
+    let third = files.admit(FILE, how(Access::ReadWrite), || panic!("registered twice"));
     let backing = first.backing.expect("passed through");
     for other in [&second, &third] {
         assert!(other.backing.as_ref().is_some_and(|other| Arc::ptr_eq(other, &backing)));
@@ -46,7 +51,7 @@ fn all_opens_of_an_inode_share_one_backing_until_the_last_release() {
 fn an_open_for_both_is_cached_and_so_is_all_beside_it() {
     let files = OpenFiles::<()>::new(true);
     for access in [Access::ReadWrite, Access::Read, Access::Write] {
-        let admitted = files.admit(FILE, access, || panic!("nothing to register"));
+        let admitted = files.admit(FILE, how(access), || panic!("nothing to register"));
         assert!(admitted.backing.is_none() && !admitted.unseen_writes);
         assert!(admitted.flags.contains(FopenFlags::FOPEN_KEEP_CACHE));
         assert!(!admitted.flags.contains(FopenFlags::FOPEN_DIRECT_IO));
@@ -56,26 +61,38 @@ fn an_open_for_both_is_cached_and_so_is_all_beside_it() {
 #[test]
 fn a_lasting_refusal_ends_passing_through() {
     let files = OpenFiles::<()>::new(true);
-    let admitted = files.admit(FILE, Access::Read, || Err(Errno::PERM.into()));
+    let admitted = files.admit(FILE, how(Access::Read), || Err(Errno::PERM.into()));
     assert!(admitted.backing.is_none());
     assert!(!files.passthrough());
-    files.admit(FileId(8), Access::Read, || panic!("asked again"));
+    files.admit(FileId(8), how(Access::Read), || panic!("asked again"));
 }
 
 #[test]
 fn a_passing_refusal_concerns_one_inode() {
     let files = OpenFiles::new(true);
-    assert!(files.admit(FILE, Access::Read, || Err(Errno::MFILE.into())).backing.is_none());
-    assert!(files.admit(FILE, Access::Read, || panic!("it is cached now")).backing.is_none());
-    assert!(files.admit(FileId(8), Access::Read, || Ok(())).backing.is_some());
+    assert!(files.admit(FILE, how(Access::Read), || Err(Errno::MFILE.into())).backing.is_none());
+    assert!(files.admit(FILE, how(Access::Read), || panic!("it is cached now")).backing.is_none());
+    assert!(files.admit(FileId(8), how(Access::Read), || Ok(())).backing.is_some());
 }
 
 #[test]
 fn close_waits_only_where_pages_may_be_dirty() {
     let files = OpenFiles::new(true);
-    let noflush = |access| files.admit(FILE, access, || Ok(())).flags.contains(FopenFlags::FOPEN_NOFLUSH);
+    let noflush = |access| files.admit(FILE, how(access), || Ok(())).flags.contains(FopenFlags::FOPEN_NOFLUSH);
     assert!(noflush(Access::Read));
     assert!(noflush(Access::Write));
+    assert!(!noflush(Access::ReadWrite));
+}
+
+#[test]
+fn close_waits_for_all_that_write_where_the_directory_is_sync() {
+    let files = OpenFiles::new(true);
+    let noflush = |access| {
+        let how = How { access, waits_at_close: true };
+        files.admit(FILE, how, || Ok(())).flags.contains(FopenFlags::FOPEN_NOFLUSH)
+    };
+    assert!(noflush(Access::Read));
+    assert!(!noflush(Access::Write));
     assert!(!noflush(Access::ReadWrite));
 }
 
@@ -83,7 +100,7 @@ fn close_waits_only_where_pages_may_be_dirty() {
 fn a_passed_through_open_drops_cached_pages() {
     let files = OpenFiles::new(true);
     for access in [Access::Read, Access::Write, Access::ReadWrite] {
-        let flags = files.admit(FILE, access, || Ok(())).flags;
+        let flags = files.admit(FILE, how(access), || Ok(())).flags;
         assert!(!flags.contains(FopenFlags::FOPEN_KEEP_CACHE), "a later cached open relies on it");
         assert_eq!(flags.contains(FopenFlags::FOPEN_DIRECT_IO), access != Access::Read, "writes must arrive here");
     }

@@ -15,19 +15,21 @@ use fuser::{
 };
 use proto::record::Kind;
 
-use super::adapter::Adapter;
-use super::answer::{answer_attr, answer_empty, answer_statfs, answer_written, answer_xattr, refusal};
+use super::adapter::{Adapter, answer_created, answer_entry};
+use super::answer::{answer_attr, answer_statfs, answer_written, answer_xattr, refusal};
 use super::attributes;
 use super::convert::{self, GENERATION, OpenHandle, TTL, caller, file, file_attr, handle};
 use super::data::{self, WriteHow};
+use super::open_file::Opener;
 use super::session::negotiate;
 use crate::error::FsError;
 use crate::types::{RenameMode, SetAttr};
+use crate::volume::Volume;
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         if !negotiate(config, self.stack_depth) {
-            self.files.disable_passthrough();
+            self.opener.files.disable_passthrough();
         }
         Ok(())
     }
@@ -37,7 +39,7 @@ impl Filesystem for Adapter {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.volume.lookup(file(parent), name.as_bytes()) {
             Err(FsError::NotFound) => reply.entry(&TTL, &convert::no_entry(), GENERATION),
-            result => self.answer_entry(result, reply),
+            result => answer_entry(&self.volume, result, reply),
         }
     }
 
@@ -47,30 +49,36 @@ impl Filesystem for Adapter {
 
     fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, rdev: u32, reply: ReplyEntry) {
         let Some(kind) = convert::node_kind(mode, rdev) else { return reply.error(Errno::EINVAL) };
-        let made = self.volume.create(caller(req), file(parent), name.as_bytes(), kind, mode & 0o7777);
-        self.answer_entry(made, reply);
+        let (caller, name) = (caller(req), name.as_bytes().to_vec());
+        self.make(parent, reply, move |volume| volume.create(caller, file(parent), &name, kind, mode & 0o7777));
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
-        let mode = mode & 0o7777;
-        self.answer_entry(self.volume.create(caller(req), file(parent), name.as_bytes(), Kind::Directory, mode), reply);
+        let (caller, name, kind) = (caller(req), name.as_bytes().to_vec(), Kind::Directory);
+        self.make(parent, reply, move |volume| volume.create(caller, file(parent), &name, kind, mode & 0o7777));
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let kind = Kind::Symlink(Bytes::copy_from_slice(target.as_os_str().as_bytes()));
-        self.answer_entry(self.volume.create(caller(req), file(parent), name.as_bytes(), kind, 0o777), reply);
+        let (caller, name) = (caller(req), name.as_bytes().to_vec());
+        self.make(parent, reply, move |volume| volume.create(caller, file(parent), &name, kind, 0o777));
     }
 
     fn link(&self, _: &Request, ino: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
-        self.answer_entry(self.volume.link(file(ino), file(new_parent), new_name.as_bytes()), reply);
+        let name = new_name.as_bytes().to_vec();
+        self.perform([new_parent, ino], move |on| {
+            answer_entry(&on.volume, on.volume.link(file(ino), file(new_parent), &name), reply);
+        });
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer_empty(self.volume.unlink(file(parent), name.as_bytes()), reply);
+        let name = name.as_bytes().to_vec();
+        self.change([parent], reply, move |volume| volume.unlink(file(parent), &name));
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer_empty(self.volume.rmdir(file(parent), name.as_bytes()), reply);
+        let name = name.as_bytes().to_vec();
+        self.change([parent], reply, move |volume| volume.rmdir(file(parent), &name));
     }
 
     fn rename(
@@ -89,8 +97,10 @@ impl Filesystem for Adapter {
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
             _ => return reply.error(Errno::EINVAL),
         };
-        let (from, to) = (file(parent), file(new_parent));
-        answer_empty(self.volume.rename(from, name.as_bytes(), to, new_name.as_bytes(), mode), reply);
+        let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
+        self.change([parent, new_parent], reply, move |volume| {
+            volume.rename(file(parent), &name, file(new_parent), &new_name, mode)
+        });
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
@@ -181,20 +191,19 @@ impl Filesystem for Adapter {
     ) {
         let set = attributes::set_attr(mode, (uid, gid), size, atime, mtime);
         // The kernel asks for nothing where it would have cleared suid itself: with HANDLE_KILLPRIV_V2 the volume does.
-        let result = if set == SetAttr::default() {
-            self.volume.getattr(file(ino))
-        } else {
-            self.volume.setattr(caller(req), file(ino), set)
-        };
-        answer_attr(result, reply);
+        if set == SetAttr::default() {
+            return answer_attr(self.volume.getattr(file(ino)), reply);
+        }
+        let caller = caller(req);
+        self.perform([ino], move |on| answer_attr(on.volume.setattr(caller, file(ino), set), reply));
     }
 
     fn setxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
-        let name = name.as_bytes();
-        let result = attributes::xattr_allowed(name)
-            .and_then(|()| attributes::xattr_mode(flags))
-            .and_then(|mode| self.volume.setxattr(file(ino), name, value, mode));
-        answer_empty(result, reply);
+        let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
+        self.change([ino], reply, move |volume| {
+            attributes::xattr_allowed(&name)?;
+            volume.setxattr(file(ino), &name, &value, attributes::xattr_mode(flags)?)
+        });
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -212,9 +221,11 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = name.as_bytes();
-        let result = attributes::xattr_allowed(name).and_then(|()| self.volume.removexattr(file(ino), name));
-        answer_empty(result, reply);
+        let name = name.as_bytes().to_vec();
+        self.change([ino], reply, move |volume| {
+            attributes::xattr_allowed(&name)?;
+            volume.removexattr(file(ino), &name)
+        });
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
@@ -224,35 +235,26 @@ impl Filesystem for Adapter {
     // -- files --
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.open_file(caller(req), file(ino), flags.0, |object| reply.open_backing(object)) {
-            Ok((open, admitted)) => match &admitted.backing {
-                Some(backing) => reply.opened_passthrough(open.encode(), admitted.flags, backing),
-                None => reply.opened(open.encode(), admitted.flags),
-            },
-            Err(error) => reply.error(refusal(&error)),
-        }
+        let caller = caller(req);
+        let open =
+            move |on: &Opener| match on.open_file(caller, file(ino), flags.0, |object| reply.open_backing(object)) {
+                Ok((open, admitted)) => match &admitted.backing {
+                    Some(backing) => reply.opened_passthrough(open.encode(), admitted.flags, backing),
+                    None => reply.opened(open.encode(), admitted.flags),
+                },
+                Err(error) => reply.error(refusal(&error)),
+            };
+        // Only emptying it is a change.
+        if data::open_flags(flags.0).truncate { self.perform([ino], open) } else { open(&self.opener) }
     }
 
     fn create(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, flags: i32, reply: ReplyCreate) {
-        let made = self.create_file(caller(req), file(parent), name.as_bytes(), mode & 0o7777, flags, |object| {
-            reply.open_backing(object)
+        let (caller, name) = (caller(req), name.as_bytes().to_vec());
+        self.perform([parent], move |on| {
+            let made =
+                on.create_file(caller, file(parent), &name, mode & 0o7777, flags, |object| reply.open_backing(object));
+            answer_created(&on.volume, made, data::exclusive(flags), reply);
         });
-        match made {
-            Ok((attr, open, admitted)) => {
-                self.volume.remember(attr.file);
-                let attr = file_attr(&attr);
-                match &admitted.backing {
-                    Some(backing) => {
-                        reply.created_passthrough(&TTL, &attr, GENERATION, open.encode(), admitted.flags, backing);
-                    }
-                    None => reply.created(&TTL, &attr, GENERATION, open.encode(), admitted.flags),
-                }
-            }
-            // The name came by replay after the kernel saw that it was missing. ESTALE makes the kernel look again and open
-            // what is there, by its permissions; an open from here would go past them.
-            Err(FsError::Exists) if !data::exclusive(flags) => reply.error(Errno::ESTALE),
-            Err(error) => reply.error(refusal(&error)),
-        }
     }
 
     fn read(
@@ -310,23 +312,24 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.files.release(file(ino));
+        self.opener.files.release(file(ino));
         self.answer_later(reply, move |volume| volume.release(handle(fh)));
     }
 
     fn fallocate(
         &self,
         request: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         length: u64,
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let result = data::allocate(mode)
-            .and_then(|how| self.volume.fallocate(handle(fh), offset, length, how, request.uid() != 0));
-        answer_empty(result, reply);
+        let kill_suid = request.uid() != 0;
+        self.change([ino], reply, move |volume| {
+            volume.fallocate(handle(fh), offset, length, data::allocate(mode)?, kill_suid)
+        });
     }
 
     fn lseek(&self, _: &Request, _: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -354,10 +357,16 @@ impl Filesystem for Adapter {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let len = len.min(data::COPY_MAX_BYTES);
-        let copied =
-            self.volume.copy_range(handle(fh_in), offset_in, handle(fh_out), offset_out, len, request.uid() != 0);
-        answer_written(copied.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)), reply);
+        let (len, kill_suid) = (len.min(data::COPY_MAX_BYTES), request.uid() != 0);
+        let copy = move |volume: &Volume| {
+            let copied = volume.copy_range(handle(fh_in), offset_in, handle(fh_out), offset_out, len, kill_suid);
+            answer_written(copied.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)), reply);
+        };
+        if !OpenHandle::decode(fh_out).sync {
+            return copy(&self.volume);
+        }
+        let volume = self.volume.clone();
+        self.waits.run(move || copy(&volume));
     }
 
     // -- not offered; fuser would warn at each --

@@ -28,6 +28,10 @@ impl Level {
             return Err(FsError::Invalid("the peer's state has not come whole"));
         };
         self.note_answers()?;
+        // The answers come before the frontiers rise, and so before anything is acknowledged: others count on having all that a site made before that.
+        if !self.volume.tail_is_lost() {
+            self.volume.run_repairs()?;
+        }
         let own = self.volume.site();
         let mut txn = Txn::begin(&self.volume)?;
         for (site, lane, point) in self.theirs.iter().filter(|(site, ..)| *site != own) {
@@ -44,7 +48,6 @@ impl Level {
         if let Err(error) = volume.reclaim_absent() {
             tracing::warn!(%error, "removed files keep their space until the next start");
         }
-        volume.answer_noted();
         Ok(levelled)
     }
 

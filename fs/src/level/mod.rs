@@ -22,6 +22,8 @@
 //! frontiers as they are then. But what was judged must stay so: a record within the peer's frontiers that replay applied behind the judging could create what
 //! the peer has reclaimed, and nobody would look again. So lanes in which the peer is ahead are *held* until the end: their
 //! replay waits ([`ReplayError::Levelling`](crate::replay::ReplayError)). What comes in other lanes, and what this site's programs do, the peer has not seen: it is kept, whenever it comes.
+//! From the first entry to the end all lanes are held: from entries that are between two states this site can't tell what it has to answer to a record, and what is
+//! applied must be answered before it is acknowledged. No content is fetched then, so that is short.
 //!
 //! # Why it may end anywhere
 //!
@@ -95,6 +97,18 @@ enum Stage {
     End,
 }
 
+/// Which lanes' replay waits.
+#[derive(Default, Debug)]
+pub(crate) enum Held {
+    /// None: no peer's state is being taken in.
+    #[default]
+    Nothing,
+    /// Those in which the peer is ahead.
+    Ahead(HashSet<(SiteId, Lane)>),
+    /// All. The entries are between two states: nothing can be told from them.
+    All,
+}
+
 /// What is so when a peer's state has been taken in.
 #[derive(Clone, Debug)]
 pub struct Levelled {
@@ -112,10 +126,10 @@ impl Volume {
     pub fn begin_level(self: &Arc<Self>, from: SiteId) -> Result<Level, FsError> {
         {
             let mut held = self.held.lock();
-            if held.is_some() {
+            if !matches!(*held, Held::Nothing) {
                 return Err(FsError::Invalid("a peer's state is already being taken in"));
             }
-            *held = Some(HashSet::new());
+            *held = Held::Ahead(HashSet::new());
         }
         let (clock, theirs, wanted) = Default::default();
         let level = Level { volume: Arc::clone(self), from, clock, theirs, stage: Stage::Start, wanted, fetch: None };
@@ -125,8 +139,23 @@ impl Volume {
         Ok(level)
     }
 
+    /// Whether replay of the lane waits for a peer's state, or for a new incarnation.
+    pub(crate) fn is_held(&self, origin: SiteId, lane: Lane) -> bool {
+        self.tail_is_lost()
+            || match &*self.held.lock() {
+                Held::Nothing => false,
+                Held::Ahead(lanes) => lanes.contains(&(origin, lane)),
+                Held::All => true,
+            }
+    }
+
+    /// Whether this site may make records in answer to others'.
+    pub(crate) fn may_answer(&self) -> bool {
+        !self.tail_is_lost() && !matches!(*self.held.lock(), Held::All)
+    }
+
     /// Whether a peer whose state was taken in had records of this site's incarnation that this site has lost. Until a new incarnation begins, this site must not
-    /// make records: they would have the positions of those.
+    /// make records: they would have the positions of those. It answers nothing, so it replays and acknowledges nothing either.
     pub fn tail_is_lost(&self) -> bool {
         self.tail_lost.load(Ordering::SeqCst)
     }
@@ -223,7 +252,7 @@ impl Level {
             self.volume.tail_lost.store(true, Ordering::SeqCst);
         }
         // Under the writer's lock: no group of records is half applied.
-        *self.volume.held.lock() = Some(held);
+        *self.volume.held.lock() = if lost > 0 { Held::All } else { Held::Ahead(held) };
         txn.commit_state()?;
         self.stage = Stage::Rows { table: 0, after: None };
         Ok(())
@@ -261,6 +290,11 @@ impl Level {
 
     /// No more rows of the tables before this one come.
     fn finish_tables(&mut self, until: usize) -> Result<(), FsError> {
+        if TABLES.get(until).is_none_or(|table| *table == Table::Entry) {
+            // Under the writer's lock, as above.
+            let _writer = self.volume.writer.lock();
+            *self.volume.held.lock() = Held::All;
+        }
         while let Stage::Rows { table, after } = &self.stage
             && *table < until
         {
@@ -331,6 +365,6 @@ impl Level {
 
 impl Drop for Level {
     fn drop(&mut self) {
-        *self.volume.held.lock() = None;
+        *self.volume.held.lock() = Held::Nothing;
     }
 }

@@ -3,7 +3,7 @@
 use proto::ids::FileId;
 use proto::record::{Edit, Op, Perms};
 
-use super::{Scope, commit_and_settle};
+use super::{Scope, commit, commit_and_settle};
 use crate::error::FsError;
 use crate::tree::inode::Inode;
 use crate::txn::Txn;
@@ -15,12 +15,14 @@ const SETGID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
 
 impl Volume {
-    /// Sets attributes; the size first, as a change of content.
+    /// Sets attributes; the size first, as a change of content. One wait for all of it.
     pub fn setattr(&self, caller: Caller, file: FileId, set: SetAttr) -> Result<Attr, FsError> {
-        if let Some(size) = set.size {
-            let kill_suid = caller.uid != 0;
-            self.edit(file, Edit::Truncate { size }, kill_suid)?;
-            self.settle_file(file)?;
+        let SetAttr { mode, uid, gid, size, atime, mtime } = set;
+        if let Some(size) = size {
+            if mode.or(uid).or(gid).is_some() || atime.or(mtime).is_some() {
+                self.check_peers_of(file)?;
+            }
+            self.edit(file, Edit::Truncate { size }, caller.uid != 0)?;
         }
         if set.uid.or(set.gid).is_some() {
             self.drop_capabilities(file)?;
@@ -32,16 +34,25 @@ impl Volume {
             SetTime::Now => now,
             SetTime::At(time) => time,
         };
-        let perms = Some(new_perms(&inode, &set)).filter(|_| set.mode.or(set.uid).or(set.gid).is_some());
-        let (atime, mtime) = (set.atime.map(at), set.mtime.map(at));
+        let perms = Some(new_perms(&inode, &set)).filter(|_| mode.or(uid).or(gid).is_some());
+        let (atime, mtime) = (atime.map(at), mtime.map(at));
         if perms.is_none() && atime.is_none() && mtime.is_none() {
             drop(txn);
+            if size.is_some() {
+                self.settle_file(file)?;
+            }
             return self.getattr(file);
         }
         let times = mtime.map(|_| inode.mtime_stamp);
         let touched = inode.stamps().into_iter().chain(times);
         let scope = Scope::of(&txn, &[file])?;
-        commit_and_settle(txn, &scope, Op::SetAttr { file, perms, atime, mtime, time: now }, touched)?;
+        let op = Op::SetAttr { file, perms, atime, mtime, time: now };
+        if size.is_some() {
+            commit(txn, &scope, op, touched)?;
+            self.settle_file(file)?;
+        } else {
+            commit_and_settle(txn, &scope, op, touched, &[file])?;
+        }
         self.getattr(file)
     }
 }

@@ -3,14 +3,13 @@
 //! ```text
 //! effective := line for each key: `KEY=VALUE from PATH` or `KEY=VALUE default`; an empty line between the policies of several directories
 //! version   := `content=POSITION TIME`, `metadata=POSITION TIME`                 TIME in UTC, POSITION as site/lane/incarnation.number
-//! state     := line for each peer
+//! state     := line for each sync directory above, then line for each peer: see [`Volume::sync_state_text`]
 //! ```
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use proto::hlc::{Hlc, Stamp};
-use proto::ids::{FileId, Lane, Seq};
+use proto::ids::FileId;
 
 use crate::error::FsError;
 use crate::policy::attribute::{PREFIX, Setting};
@@ -46,7 +45,7 @@ impl Volume {
         self.inode(file)?;
         match which {
             Computed::Effective => self.effective_text(file),
-            Computed::State => self.state_text(),
+            Computed::State => self.sync_state_text(file),
             Computed::Version => self.version_text(file),
         }
     }
@@ -85,27 +84,6 @@ impl Volume {
             metadata = metadata.max(Xattr::decode(row)?.stamp);
         }
         Ok(format!("content={}\nmetadata={}", stamp_text(content), stamp_text(metadata)))
-    }
-
-    /// How many records of this site's lanes each peer has not acknowledged.
-    fn state_text(&self) -> Result<String, FsError> {
-        let mut lines = Vec::new();
-        for member in self.members()?.into_iter().filter(|member| member.site != self.site()) {
-            let mut line = format!("{}:", member.name);
-            for lane in Lane::ALL {
-                let has = self.acknowledged(member.site, lane)?.map_or(Seq::ZERO, |point| point.seq);
-                let lacks = self.lane_head(lane).appended.0.saturating_sub(has.0);
-                if lacks > 0 {
-                    // Writing to a string does not fail.
-                    _ = write!(line, " {lane} {lacks} records behind");
-                }
-            }
-            if line.ends_with(':') {
-                line.push_str(" level");
-            }
-            lines.push(line);
-        }
-        Ok(if lines.is_empty() { "no other site".to_owned() } else { lines.join("\n") })
     }
 }
 

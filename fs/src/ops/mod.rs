@@ -1,6 +1,7 @@
 //! The operations of a file system, as programs call them: check, make the record, apply it, commit.
 
 mod attr;
+mod below;
 mod computed;
 pub(crate) mod data;
 mod departures;
@@ -12,10 +13,11 @@ mod space;
 mod touched;
 mod xattr;
 
+pub use below::Positions;
 pub(crate) use departures::Departures;
 pub(crate) use open::Holders;
 use proto::hlc::Stamp;
-use proto::ids::Position;
+use proto::ids::{FileId, Position};
 use proto::record::{Op, Record};
 pub(crate) use scope::Scope;
 
@@ -55,16 +57,21 @@ fn note_departures(txn: &Txn<'_>, position: Position, op: &Op) {
     }
 }
 
-/// As [`commit`], and waits for the other sites where the policies say so.
+/// As [`commit`], and waits for the other sites where the policies say so; where they are known not to answer and must, nothing is changed. `held` are
+/// the directories that the kernel may hold until the operation is answered (others do no harm), see [`crate::visible`].
 pub(crate) fn commit_and_settle(
     txn: Txn<'_>,
     scope: &Scope,
     op: Op,
     seen: impl IntoIterator<Item = Stamp>,
+    held: &[FileId],
 ) -> Result<(), FsError> {
     let volume = txn.volume;
+    if txn.is_refusable() {
+        volume.check_peers(scope)?;
+    }
     let committed = commit(txn, scope, op, seen)?;
-    volume.settle(scope, committed.position, committed.appended.lsn)
+    volume.settle(scope, committed.position, committed.appended.lsn, held)
 }
 
 /// A local operation was checked before: that it is refused now means that the store contradicts itself.

@@ -42,7 +42,8 @@ impl Volume {
         let time = txn.now();
         let scope = Scope::of(&txn, &[parent])?;
         let touched = touched::place(&txn, &directory)?;
-        commit_and_settle(txn, &scope, Op::Create { file, parent, name, kind, perms, time }, touched)?;
+        let op = Op::Create { file, parent, name, kind, perms, time };
+        commit_and_settle(txn, &scope, op, touched, &[parent])?;
         self.getattr(file)
     }
 
@@ -71,7 +72,7 @@ impl Volume {
             return Err(FsError::IsDirectory);
         }
         let removed = seen(&txn, candidates.iter().filter(|candidate| candidate.kind != KindTag::Directory))?;
-        remove(txn, parent, &directory, removed)
+        remove(txn, parent, &directory, visible.file, removed)
     }
 
     /// Removes an empty directory.
@@ -88,7 +89,7 @@ impl Volume {
             return Err(FsError::NotEmpty);
         }
         let removed = removable(&txn, &candidates)?;
-        remove(txn, parent, &directory, removed)
+        remove(txn, parent, &directory, visible.file, removed)
     }
 
     /// Moves a name.
@@ -143,7 +144,8 @@ impl Volume {
             }
         }
         let time = txn.now();
-        commit_and_settle(txn, &scope, Op::Rename { moves, replaces, time }, touched)
+        let held = [parent, new_parent, source.file, target.map_or(source.file, |target| target.file)];
+        commit_and_settle(txn, &scope, Op::Rename { moves, replaces, time }, touched, &held)
     }
 
     /// One more name for an inode that is not a directory.
@@ -169,7 +171,8 @@ impl Volume {
         let scope = Scope::of(&txn, &[new_parent, file])?;
         let mut touched = touched::place(&txn, &directory)?;
         touched.extend(touched::whole(&txn, scope.urgent(), file)?);
-        commit_and_settle(txn, &scope, Op::Link { file, parent: new_parent, name, time }, touched)?;
+        let op = Op::Link { file, parent: new_parent, name, time };
+        commit_and_settle(txn, &scope, op, touched, &[new_parent])?;
         self.getattr(file)
     }
 }
@@ -227,12 +230,19 @@ fn seen<'c>(txn: &Txn<'_>, candidates: impl IntoIterator<Item = &'c Candidate>) 
         .collect()
 }
 
-fn remove(txn: Txn<'_>, parent: FileId, directory: &Inode, entries: Vec<SeenEntry>) -> Result<(), FsError> {
+/// `target` is what the name leads to.
+fn remove(
+    txn: Txn<'_>,
+    parent: FileId,
+    directory: &Inode,
+    target: FileId,
+    entries: Vec<SeenEntry>,
+) -> Result<(), FsError> {
     let mut touched = touched::place(&txn, directory)?;
     touched.extend(touched::removed(&txn, &entries)?);
     let time = txn.now();
     let scope = Scope::of(&txn, &[parent])?;
-    commit_and_settle(txn, &scope, Op::Remove { parent, entries, time }, touched)
+    commit_and_settle(txn, &scope, Op::Remove { parent, entries, time }, touched, &[parent, target])
 }
 
 fn check_replace(txn: &Txn<'_>, source: &Candidate, target: &Candidate) -> Result<(), FsError> {

@@ -8,6 +8,7 @@ use proto::ids::{FileId, Lane, Position};
 use crate::error::FsError;
 use crate::policy::Effective;
 use crate::txn::Txn;
+use crate::volume::Volume;
 
 /// The policies of all the places that an operation touches.
 #[derive(Clone, Debug, Default)]
@@ -59,5 +60,12 @@ impl Scope {
             }
         }
         lane
+    }
+}
+
+impl Volume {
+    /// The policies in force for a file or directory, as of now.
+    pub(crate) fn scope_of_file(&self, file: FileId) -> Result<Scope, FsError> {
+        Ok(Scope { policies: self.policies_of(file)? })
     }
 }

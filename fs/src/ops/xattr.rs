@@ -4,11 +4,12 @@
 //! site, also where another is the only writer: else nobody could replace a writer that is gone.
 
 use bytes::Bytes;
+use proto::hlc::Stamp;
 use proto::ids::FileId;
 use proto::record::{MAX_XATTR_NAME_BYTES, MAX_XATTR_VALUE_BYTES, Op};
 
 use super::computed::Computed;
-use super::{Scope, commit_and_settle};
+use super::{Scope, commit, commit_and_settle};
 use crate::error::FsError;
 use crate::policy::attribute::{PREFIX, Setting};
 use crate::policy::{Key, WriterSite};
@@ -124,10 +125,14 @@ impl Volume {
         if self.rows.get(Table::Xattr, &table::xattr_key(file, CAPABILITIES))?.is_none() {
             return Ok(());
         }
-        match self.removexattr(file, CAPABILITIES) {
-            Err(FsError::NoXattr) => Ok(()),
-            result => result,
+        let txn = Txn::begin(self)?;
+        let present = txn.get(Table::Xattr, &table::xattr_key(file, CAPABILITIES))?.map(Xattr::decode).transpose()?;
+        if present.as_ref().is_none_or(|xattr| xattr.value.is_none()) {
+            return Ok(());
         }
+        // A part of the change that follows, whose caller waits for both, or does not wait.
+        let (scope, op, touched) = change(&txn, file, CAPABILITIES, None, present)?;
+        commit(txn, &scope, op, touched).map(drop)
     }
 }
 
@@ -148,13 +153,31 @@ fn check_name(name: &[u8]) -> Result<(), FsError> {
 }
 
 fn set(txn: Txn<'_>, file: FileId, name: &[u8], value: Option<Bytes>, present: Option<Xattr>) -> Result<(), FsError> {
-    let txn = if name.starts_with(PREFIX) { txn.unrefused() } else { txn };
+    let is_policy = name.starts_with(PREFIX);
+    let txn = if is_policy { txn.unrefused() } else { txn };
+    let (scope, op, touched) = change(&txn, file, name, value, present)?;
+    if !is_policy {
+        return commit_and_settle(txn, &scope, op, touched, &[file]);
+    }
+    // By the new policy: `on-loss=degrade` is the way out when peers are gone for long.
+    let volume = txn.volume;
+    commit(txn, &scope, op, touched)?;
+    volume.refresh_sync_roots();
+    volume.settle_file(file)
+}
+
+fn change(
+    txn: &Txn<'_>,
+    file: FileId,
+    name: &[u8],
+    value: Option<Bytes>,
+    present: Option<Xattr>,
+) -> Result<(Scope, Op, impl Iterator<Item = Stamp> + use<>), FsError> {
     let inode = txn.existing(file)?;
     let touched = inode.stamps().into_iter().chain(present.map(|xattr| xattr.stamp));
-    let time = txn.now();
-    let scope = Scope::of(&txn, &[file])?;
-    let op = Op::SetXattr { file, name: Bytes::copy_from_slice(name), value, time };
-    commit_and_settle(txn, &scope, op, touched)
+    let scope = Scope::of(txn, &[file])?;
+    let op = Op::SetXattr { file, name: Bytes::copy_from_slice(name), value, time: txn.now() };
+    Ok((scope, op, touched))
 }
 
 fn no_space() -> std::io::Error {

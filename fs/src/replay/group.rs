@@ -50,6 +50,7 @@ impl Volume {
                 Err(error) => stopped = Some(error),
             }
         }
+        self.refresh_sync_roots();
         self.answer_noted();
         Replayed { applied: self.frontier(origin, lane), lsn, stopped }
     }
@@ -82,6 +83,9 @@ impl Volume {
             let seq = records[0].seq;
             return Err(ReplayError::Refused { seq, why: "it claims to be this site's own".into() });
         }
+        if self.is_held(origin, lane) {
+            return Err(ReplayError::Levelling);
+        }
         let records = first_group(records);
         // A full disk stops the lane, visibly, until there is room again.
         self.need_room(records.iter().map(Record::data_len).sum())?;
@@ -89,7 +93,14 @@ impl Volume {
         let objects = self.objects_of(records)?;
         let locks: Vec<_> = objects.values().map(|object| object.write()).collect();
         let txn = Txn::begin(self)?;
-        if self.held.lock().as_ref().is_some_and(|held| held.contains(&(origin, lane))) {
+        if self.is_held(origin, lane) {
+            // Since the first look. The files may never be created here.
+            drop((txn, locks));
+            for file in objects.into_keys() {
+                if matches!(self.inode(file), Err(FsError::NotFound)) {
+                    self.remove_object(file).map_err(disk("removing an object"))?;
+                }
+            }
             return Err(ReplayError::Levelling);
         }
         let frontier = self.frontier(origin, lane);

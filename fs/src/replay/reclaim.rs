@@ -83,7 +83,7 @@ impl Volume {
     fn try_reclaim_unheld(&self) -> Result<(), FsError> {
         for (key, _) in self.rows.scan(Table::Garbage, &table::held_prefix(), None, usize::MAX)? {
             let (_, Garbage::File(file)) = table::garbage_of_key(&key)? else { continue };
-            if self.is_held(file) {
+            if self.is_in_use(file) {
                 continue;
             }
             let mut txn = Txn::begin(self)?;
@@ -97,12 +97,12 @@ impl Volume {
     }
 
     /// Whether somebody can still use the inode. Without a name nobody new can.
-    fn is_held(&self, file: FileId) -> bool {
+    fn is_in_use(&self, file: FileId) -> bool {
         self.holders.hold(file) || self.pins.lock().has(file)
     }
 
     pub(crate) fn reclaim_file(&self, txn: &mut Txn<'_>, file: FileId) -> Result<(), FsError> {
-        if self.is_held(file) {
+        if self.is_in_use(file) {
             txn.put(Table::Garbage, table::held_key(file), bytes::Bytes::new());
             return Ok(());
         }

@@ -28,8 +28,7 @@ const MAX_ROUNDS: usize = 8;
 impl Volume {
     /// Makes the answers that were noted since the last time, if any were.
     pub(crate) fn answer_noted(&self) {
-        // While a peer's state is being taken in, the rows are between two states. And a site that lost records must not use their positions again.
-        if !self.repairs.load(Ordering::SeqCst) || self.tail_lost.load(Ordering::SeqCst) || self.held.lock().is_some() {
+        if !self.repairs.load(Ordering::SeqCst) || !self.may_answer() {
             return;
         }
         if let Err(error) = self.run_repairs() {

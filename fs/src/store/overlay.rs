@@ -160,10 +160,30 @@ impl Overlay {
 }
 
 impl View {
+    /// One row.
+    pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, DbError> {
+        let in_front = self.active.get(table, key);
+        match in_front.or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.get(table, key))) {
+            Some(value) => Ok(value.clone()),
+            None => self.folded.get(table, key),
+        }
+    }
+
     /// Rows whose key is above `after`, in order, `limit` at most.
     pub fn scan(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Value)>, DbError> {
-        let in_front = in_front(&self.active, self.frozen.as_deref(), table, b"", after);
-        merge(in_front, &self.folded, table, b"", after, limit)
+        self.scan_prefix(table, b"", after, limit)
+    }
+
+    /// Those of them whose key begins with `prefix`.
+    pub fn scan_prefix(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Value)>, DbError> {
+        let in_front = in_front(&self.active, self.frozen.as_deref(), table, prefix, after);
+        merge(in_front, &self.folded, table, prefix, after, limit)
     }
 }
 
@@ -247,7 +267,13 @@ mod tests {
             }
             let all: Vec<_> = model.clone().into_iter().collect();
             prop_assert_eq!(overlay.scan(Table::Name, b"", None, usize::MAX).expect("rows"), all.clone());
-            prop_assert_eq!(overlay.view().scan(Table::Name, None, usize::MAX).expect("rows"), all);
+            let view = overlay.view();
+            prop_assert_eq!(view.scan(Table::Name, None, usize::MAX).expect("rows"), all);
+            for key in (0..8).map(|key| Bytes::copy_from_slice(&[key % 2, key])) {
+                let expected = model.get(&key).cloned();
+                prop_assert_eq!(overlay.get(Table::Name, &key).expect("a row"), expected.clone());
+                prop_assert_eq!(view.get(Table::Name, &key).expect("a row"), expected);
+            }
             let odd: Vec<_> = model.into_iter().filter(|(key, _)| key[0] == 1).skip(1).take(limit).collect();
             if let Some((first, _)) = overlay.scan(Table::Name, &[1], None, 1).expect("rows").pop() {
                 let after = overlay.scan(Table::Name, &[1], Some(&first), limit).expect("rows");

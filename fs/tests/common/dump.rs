@@ -225,7 +225,11 @@ pub fn check_rows(site: &Site, complete: bool) {
         if !complete {
             continue;
         }
-        assert!(inode.is_linked(*file), "{who}: {file} has no name and is not reclaimed");
+        assert!(
+            inode.is_linked(*file),
+            "{who}: {file} has no name and is not reclaimed: {inode:?}\n{:?}",
+            entries.iter().filter(|(_, entry)| entry.file == *file).collect::<Vec<_>>()
+        );
         let mut at = *file;
         for depth in 0.. {
             let Some(entry) = (if inodes[&at].is_dir() { inodes[&at].entry } else { None }) else { break };

@@ -2,6 +2,7 @@
 //!
 //! - [`disk`] makes a fresh journalled ext4 for each store and for the baseline: the root file system may have no journal.
 //! - [`workload`] is the work, the same code for a mount and for the baseline; [`lag`] how late a small file is seen.
+//! - [`sync`] measures directories whose writers wait for the other site, beside a [`round_trip`] between two sockets.
 //! - [`usage`] is what the daemons take; [`report`] keeps the figures and prints them beside the [`rivals`]' ones.
 //! - [`run`] puts it in order.
 //!
@@ -12,6 +13,8 @@ pub mod disk;
 pub mod lag;
 pub mod report;
 pub mod rivals;
+pub mod round_trip;
 pub mod run;
+pub mod sync;
 pub mod usage;
 pub mod workload;

@@ -7,13 +7,23 @@ use std::time::{Duration, Instant};
 use crate::bench::disk::{Disk, drop_caches, touch_memory};
 use crate::bench::lag;
 use crate::bench::report::{Report, milliseconds, percentile};
+use crate::bench::sync::{self, SyncPlan};
 use crate::bench::{usage, workload};
 use crate::cluster::{Cluster, Options};
 use crate::outcome::OrFail;
 use crate::tree;
 
 /// How long the second site may take to become identical.
-const LEVEL_LIMIT: Duration = Duration::from_secs(600);
+pub(super) const LEVEL_LIMIT: Duration = Duration::from_secs(600);
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Section {
+    /// Two sites without any policy.
+    Async,
+    /// Directories whose writers wait for the other site.
+    Sync,
+}
 
 /// What to measure, and where.
 #[derive(Clone, Debug)]
@@ -26,6 +36,10 @@ pub struct Plan {
     pub small_files: u64,
     /// Number of appends.
     pub appends: u64,
+    /// Which parts.
+    pub sections: Vec<Section>,
+    /// What is measured of sync directories.
+    pub sync: SyncPlan,
     /// For how long the lag is measured.
     pub lag: Duration,
     /// Size of each fresh file system.
@@ -48,6 +62,8 @@ impl Plan {
             large_mib: 1024,
             small_files: 10_000,
             appends: 500,
+            sections: vec![Section::Async, Section::Sync],
+            sync: SyncPlan { appends: 1000, length: Duration::from_secs(5), writers: vec![1, 8, 32], bulk_mib: 2048 },
             lag: Duration::from_secs(30),
             disk_bytes: 8 << 30,
             touch_bytes: 6 << 30,
@@ -64,6 +80,7 @@ impl Plan {
             large_mib: 64,
             small_files: 500,
             appends: 50,
+            sync: SyncPlan { appends: 50, length: Duration::from_secs(1), writers: vec![1, 8], bulk_mib: 64 },
             lag: Duration::from_secs(3),
             disk_bytes: 2 << 30,
             touch_bytes: 256 << 20,
@@ -78,6 +95,17 @@ impl Plan {
 /// # Panics
 /// When anything fails, or the second site doesn't get identical.
 pub fn run(plan: &Plan) -> Report {
+    let mut report = Report::new(plan.scaled_down);
+    for section in &plan.sections {
+        match section {
+            Section::Async => without_policy(plan, &mut report),
+            Section::Sync => sync::run(plan, &mut report),
+        }
+    }
+    report
+}
+
+fn without_policy(plan: &Plan, report: &mut Report) {
     let mut disks = Vec::new();
     let [store_a, store_b, baseline] = plan.places.clone().unwrap_or_else(|| {
         ["site-a", "site-b", "baseline"].map(|name| {
@@ -89,8 +117,8 @@ pub fn run(plan: &Plan) -> Report {
     });
     fs::create_dir_all(&baseline).or_fail(baseline.display());
     let limit = Some(LEVEL_LIMIT * 6);
-    let cluster = Cluster::start(2, Options { stores: vec![store_a, store_b], limit });
-    let mut bench = Bench { plan, baseline, cluster, report: Report::new(plan.scaled_down), caches: true };
+    let cluster = Cluster::start(2, Options { stores: vec![store_a, store_b], limit, ..Options::default() });
+    let mut bench = Bench { plan, baseline, cluster, report, caches: true };
     if !bench.cluster.site(0).status().is_passthrough() {
         eprintln!("note: the mount has no kernel passthrough; reads will be slower than they could");
     }
@@ -105,7 +133,6 @@ pub fn run(plan: &Plan) -> Report {
     }
     bench.memory();
     bench.cluster.assert_equal();
-    bench.report
 }
 
 struct Bench<'a> {
@@ -113,7 +140,7 @@ struct Bench<'a> {
     cluster: Cluster,
     plan: &'a Plan,
     baseline: PathBuf,
-    report: Report,
+    report: &'a mut Report,
     /// Whether caches can be emptied.
     caches: bool,
 }

@@ -3,6 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::outcome::OrFail;
@@ -65,6 +67,39 @@ pub fn append_and_flush(path: &Path, count: u64, seed: u64) -> Vec<Duration> {
     (0..count).map(one).collect()
 }
 
+/// `writers` threads append 4 KiB and flush, each in a file of its own, for `length`; how many appends a second they did together.
+pub fn append_at_once(directory: &Path, writers: usize, length: Duration) -> f64 {
+    fs::create_dir_all(directory).or_fail(directory.display());
+    let (ready, bytes) = (Barrier::new(writers + 1), Seed::new(writers as u64).bytes(SMALL_BYTES));
+    let open = |number: usize| {
+        let path = directory.join(number.to_string());
+        OpenOptions::new().create(true).append(true).open(&path).or_fail(path.display())
+    };
+    // All before the first thread: one that failed would leave the others at the barrier.
+    let files: Vec<File> = (0..writers).map(open).collect();
+    thread::scope(|scope| {
+        let append = |mut file: File| {
+            let (ready, bytes) = (&ready, &bytes);
+            scope.spawn(move || {
+                ready.wait();
+                let (start, mut count) = (Instant::now(), 0u64);
+                while start.elapsed() < length {
+                    file.write_all(bytes).or_fail("cannot append");
+                    file.sync_all().or_fail("cannot flush");
+                    count += 1;
+                }
+                count
+            })
+        };
+        let running: Vec<_> = files.into_iter().map(append).collect();
+        ready.wait();
+        let start = Instant::now();
+        let counts = running.into_iter().map(|thread| thread.join().ok().or_fail("a writer failed"));
+        let count: u64 = counts.sum();
+        count as f64 / start.elapsed().as_secs_f64()
+    })
+}
+
 /// Reads a file to its end in 1 MiB reads.
 pub fn read_large(path: &Path, mib: u64) -> Duration {
     let mut buffer = vec![0; LARGE_WRITE_BYTES];
@@ -103,4 +138,21 @@ pub fn stat_small(directory: &Path, count: u64) -> Duration {
         fs::symlink_metadata(&path).or_fail(path.display());
     }
     start.elapsed()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn several_writers_append_what_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let rate = append_at_once(dir.path(), 3, Duration::from_millis(50));
+        let sizes: Vec<u64> = (0..3).map(|n| fs::metadata(dir.path().join(n.to_string())).unwrap().len()).collect();
+        assert!(
+            rate > 0.0 && sizes.iter().all(|size| *size > 0 && size % SMALL_BYTES as u64 == 0),
+            "{rate}: {sizes:?}"
+        );
+    }
 }

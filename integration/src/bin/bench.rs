@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use integration::bench::run::{Plan, run};
+use integration::bench::run::{Plan, Section, run};
 use integration::outcome::OrFail;
 use integration::reaper::{self, Debris};
 
@@ -13,6 +13,9 @@ struct Arguments {
     /// A smoke run of a minute.
     #[arg(long)]
     quick: bool,
+    /// Only these parts.
+    #[arg(long, value_enum)]
+    only: Vec<Section>,
     /// How often each workload is done.
     #[arg(long)]
     repetitions: Option<u32>,
@@ -35,6 +38,9 @@ fn main() {
     let images = directory.path().to_owned();
     let mut plan = if arguments.quick { Plan::quick(images) } else { Plan::full(images) };
     plan.repetitions = arguments.repetitions.unwrap_or(plan.repetitions).max(1);
+    if !arguments.only.is_empty() {
+        plan.sections = arguments.only;
+    }
     plan.places = arguments.places.and_then(|places| places.try_into().ok());
     let report = run(&plan);
     report.write_json(&arguments.output).or_fail(format_args!("cannot write {}", arguments.output.display()));

@@ -38,8 +38,11 @@ fn write(directory: &Path, log: &Path, seed: u64, most: u64) -> Result<(), Strin
     for number in 0..most {
         let operation = model.decide();
         log.intent(number).map_err(|e| format!("cannot log: {e}"))?;
-        operation.run(directory).map_err(|e| format!("operation {number} of seed {seed}: {operation:.200?}: {e}"))?;
+        let still_open = operation.run(directory);
+        let still_open =
+            still_open.map_err(|e| format!("operation {number} of seed {seed}: {operation:.200?}: {e}"))?;
         log.done(number).map_err(|e| format!("cannot log: {e}"))?;
+        drop(still_open);
         model.take(&operation);
     }
     Ok(())

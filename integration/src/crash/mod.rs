@@ -2,6 +2,7 @@
 //!
 //! - [`model`] is the tree as it must be, in memory; it decides the next operation from the seed, and takes it over.
 //! - [`operation`] is one operation: one system call that changes the tree, so that it is either acknowledged or in flight.
+//! - [`writer`] is a process that does them.
 //! - [`log`] is what the writer notes outside the mount: each operation before it is made, and after it was acknowledged.
 //!
 //! The operations follow from the seed alone. So the log holds only numbers, and who reads it makes the model anew, up to the
@@ -10,3 +11,4 @@
 pub mod log;
 pub mod model;
 pub mod operation;
+pub mod writer;

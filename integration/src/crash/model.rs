@@ -84,7 +84,12 @@ impl Model {
                 if size > MAX_FILE_BYTES {
                     return Some(Operation::Empty { path });
                 }
-                Operation::Append { path, bytes: self.some_bytes() }
+                let bytes = self.some_bytes();
+                if self.seed.one_in(2) {
+                    Operation::AppendFlushed { path, bytes }
+                } else {
+                    Operation::Append { path, bytes }
+                }
             }
             35..39 => {
                 let (path, size) = self.some_file()?;
@@ -193,7 +198,9 @@ impl Model {
                 content.resize(content.len().max(to), 0);
                 content[from..to].copy_from_slice(bytes);
             }),
-            Operation::Append { path, bytes } => self.change_content(path, |content| content.extend_from_slice(bytes)),
+            Operation::Append { path, bytes } | Operation::AppendFlushed { path, bytes } => {
+                self.change_content(path, |content| content.extend_from_slice(bytes))
+            }
             Operation::Truncate { path, size } => {
                 self.change_content(path, |content| content.resize(*size as usize, 0))
             }

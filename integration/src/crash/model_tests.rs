@@ -36,7 +36,7 @@ fn every_kind_of_operation_is_made() {
         seen.insert(text.split(' ').next().unwrap_or_default().to_owned());
         model.take(&operation);
     }
-    assert_eq!(seen.len(), 17, "{seen:?}");
+    assert_eq!(seen.len(), 18, "{seen:?}");
 }
 
 /// A lost operation must be noticed, unless it leaves no trace: a flush, or setting what is set already.

@@ -1,4 +1,4 @@
-//! One operation: one system call that changes the tree.
+//! One operation: one system call that changes the tree, and what a program does to have it acknowledged.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -17,6 +17,8 @@ pub enum Operation {
     Write { path: PathBuf, offset: u64, bytes: Vec<u8> },
     /// Writes at the end.
     Append { path: PathBuf, bytes: Vec<u8> },
+    /// Writes at the end and flushes, through a descriptor that is still open when that returned.
+    AppendFlushed { path: PathBuf, bytes: Vec<u8> },
     /// Sets the size, either way.
     Truncate { path: PathBuf, size: u64 },
     /// Opens a file with truncation.
@@ -48,8 +50,18 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Does it below `root`.
-    pub fn run(&self, root: &Path) -> io::Result<()> {
+    /// Does it below `root`. What is given back is still open: closing it might acknowledge what the operation itself should have.
+    pub fn run(&self, root: &Path) -> io::Result<Option<File>> {
+        if let Self::AppendFlushed { path, bytes } = self {
+            let mut file = OpenOptions::new().append(true).open(root.join(path))?;
+            whole(file.write(bytes)?, bytes)?;
+            file.sync_all()?;
+            return Ok(Some(file));
+        }
+        self.call(root).map(|()| None)
+    }
+
+    fn call(&self, root: &Path) -> io::Result<()> {
         let at = |path: &PathBuf| root.join(path);
         match self {
             Self::Create { path } => File::options().write(true).create_new(true).mode(0o644).open(at(path)).map(drop),
@@ -61,6 +73,8 @@ impl Operation {
                 let mut file = OpenOptions::new().append(true).open(at(path))?;
                 whole(file.write(bytes)?, bytes)
             }
+            // Has returned its descriptor.
+            Self::AppendFlushed { .. } => Ok(()),
             Self::Truncate { path, size } => OpenOptions::new().write(true).open(at(path))?.set_len(*size),
             Self::Empty { path } => OpenOptions::new().write(true).truncate(true).open(at(path)).map(drop),
             Self::Fsync { path } => OpenOptions::new().write(true).open(at(path))?.sync_all(),

@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
+use proto::ids::Lane;
+use replicator::config::{Action, Days};
+
 use super::*;
 
 const GOOD: &str = r#"volume = "data"
@@ -35,6 +38,7 @@ fn necessary_keys_are_enough() {
 #[test]
 fn every_key_is_read() {
     let more = r#"advertise = "gpu1.example.org:7000"
+metrics = "[::1]:9400"
 [journal]
 file_size = "8MiB"
 flush_interval = "5ms"
@@ -45,10 +49,30 @@ threads = 3
 allow_other = false
 [replication]
 window = "2MiB"
+[lanes]
+weights = { high = 9, normal = 3, bulk = 2 }
+[[limit]]
+rate = "1Gbit"
+[[limit]]
+peer = "tokyo"
+lane = "bulk"
+rate = "200Mbit"
+[[schedule]]
+lane = "bulk"
+from = "22:00"
+to = "06:00"
+rate = "100MB"
+[[schedule]]
+lane = "bulk"
+from = "06:00"
+to = "22:00"
+days = ["sat", "sun"]
+pause = true
 [log]
 level = "debug"
 "#;
     let config = Config::parse(Path::new("f.toml"), &format!("{GOOD}{more}")).unwrap();
+    let [night, morning] = ["22:00", "06:00"].map(|time| time.parse().unwrap());
     let expected = Config {
         advertise: "gpu1.example.org:7000".into(),
         journal_file_bytes: 8 << 20,
@@ -57,6 +81,28 @@ level = "debug"
         threads: Some(3),
         allow_other: Some(false),
         window_bytes: 2 << 20,
+        metrics: Some("[::1]:9400".parse().unwrap()),
+        weights: Weights { high: 9, normal: 3, bulk: 2 },
+        limits: vec![
+            LimitRule { peer: None, lane: None, bytes_per_second: Some(125_000_000) },
+            LimitRule { peer: Some("tokyo".into()), lane: Some(Lane::Bulk), bytes_per_second: Some(25_000_000) },
+        ],
+        schedules: vec![
+            Schedule {
+                lane: Lane::Bulk,
+                from: night,
+                to: morning,
+                days: Days::ALL,
+                action: Action::Limit { bytes_per_second: 100_000_000 },
+            },
+            Schedule {
+                lane: Lane::Bulk,
+                from: morning,
+                to: night,
+                days: Days::named(["sat", "sun"]).unwrap(),
+                action: Action::Pause,
+            },
+        ],
         log_level: tracing::Level::DEBUG,
         ..good()
     };
@@ -77,8 +123,13 @@ fn the_defaults_shown_in_the_written_file_are_valid_and_are_the_defaults() {
     let uncommented: Vec<&str> = lines.collect();
     assert!(uncommented.contains(&"flush_interval = \"20ms\""));
     let read = Config::parse(Path::new("f.toml"), &uncommented.join("\n")).unwrap();
-    // These two follow the host when they are absent; the file shows a value that suits most.
-    assert_eq!(read, Config { threads: Some(4), allow_other: Some(true), ..good() });
+    // These follow the host when they are absent, or are off; the file shows a value that suits most.
+    let metrics = Some("127.0.0.1:9400".parse().unwrap());
+    assert_eq!(read, Config { threads: Some(4), allow_other: Some(true), metrics, ..good() });
+}
+
+fn schedule(from: &str, to: &str, more: &str) -> String {
+    format!("[[schedule]]\nlane = \"bulk\"\nfrom = \"{from}\"\nto = \"{to}\"\n{more}\n")
 }
 
 #[test]
@@ -93,6 +144,29 @@ fn wrong_values_are_named_with_their_place() {
         ("advertise = \"0.0.0.0:7400\"\n", "f.toml:5:13: advertise: `0.0.0.0:7400` is every address of this host"),
         ("advertise = \"host\"\n", "f.toml:5:13: advertise: `host` has no port"),
         ("[log\n", "f.toml:5:5: "),
+        ("metrics = \"9400\"\n", "f.toml:5:11: metrics: `9400` is no address to listen at"),
+        ("metrics = \"127.0.0.1:0\"\n", "f.toml:5:11: metrics: `127.0.0.1:0` is no address"),
+        ("[lanes.weights]\nbulk = 0\n", "f.toml:6:8: bulk: 0 is outside 1 to 1000"),
+        ("[lanes.weights]\nsync = 1\n", "f.toml:6:1: unknown key `sync`"),
+        ("[[limit]]\nrate = \"200\"\n", "f.toml:6:8: `200` needs a unit: one of B, kbit, kB"),
+        ("[[limit]]\nrate = \"0MB\"\n", "f.toml:6:8: `0MB` is no rate: to send nothing, pause"),
+        ("[[limit]]\nlane = \"fast\"\nrate = \"1MB\"\n", "f.toml:6:8: there is no lane `fast`, but sync, high"),
+        ("[[limit]]\npeer = \"\"\nrate = \"1MB\"\n", "f.toml:6:8: peer: `` is no name"),
+        (
+            "[[limit]]\nrate = \"1MB\"\n[[limit]]\nrate = \"2MB\"\n",
+            "f.toml:8:8: rate: there is another [[limit]] above for the same peer",
+        ),
+        (
+            &schedule("22", "06:00", "pause = true"),
+            "f.toml:7:8: from: \"22\" is not a time of day; write it like 22:30",
+        ),
+        (&schedule("22:00", "24:00", "pause = true"), "f.toml:8:6: to: \"24:00\" is not a time of day"),
+        (&schedule("22:00", "06:00", ""), "f.toml:5:1: schedule: what is to hold?"),
+        (&schedule("22:00", "06:00", "pause = false"), "f.toml:9:9: pause: only `true`"),
+        (&schedule("22:00", "06:00", "rate = '1MB'\npause = true"), "f.toml:10:9: pause: there is a rate, too"),
+        (&schedule("22:00", "06:00", "pause = true\ndays = []"), "f.toml:10:8: days: name some"),
+        (&schedule("22:00", "06:00", "pause = true\ndays = ['today']"), "f.toml:10:8: days: \"today\" is not a day"),
+        ("[[schedule]]\nfrom = '22:00'\nto = '23:00'\npause = true\n", "f.toml:5:1: missing field `lane`"),
     ] {
         let message = complaint(more);
         assert!(message.starts_with(expected), "{message}");

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::Config;
+use super::{Config, Weights};
 use crate::units::{Size, Span};
 
 /// Why the file can't be written. Nothing is there that wasn't.
@@ -60,6 +60,7 @@ pub fn text(config: &Config) -> Result<String, WriteConfigError> {
     let flush_interval = Span(config.flush_interval);
     let max_drift = Span(config.max_clock_drift);
     let window = Size(config.window_bytes);
+    let Weights { high, normal, bulk } = config.weights;
     let level = log_level.to_string().to_lowercase();
     Ok(format!(
         r#"# One site of a Syncline volume. Used by: syncline mount --config FILE MOUNTPOINT
@@ -77,6 +78,9 @@ listen = "{listen}"
 
 # HOST:PORT at which the other sites reach this one.
 advertise = "{advertise}"
+
+# Where Prometheus reads metrics, at /metrics. Off by default: whoever reaches the address can read them.
+#metrics = "127.0.0.1:9400"
 
 [journal]
 # Size of one journal file. Files are reused; their number follows what the slowest peer still needs.
@@ -99,6 +103,29 @@ advertise = "{advertise}"
 [replication]
 # How many bytes may be under way to one peer: at least bandwidth times round-trip time.
 #window = "{window}"
+
+[lanes.weights]
+# How the lanes share a link that all of them want to fill: in this proportion. The lane of sync directories comes before them.
+#high = {high}
+#normal = {normal}
+#bulk = {bulk}
+
+# How fast changes go to the other sites at most: per second, for example 200Mbit, 25MB or 10MiB. Without `peer` to each of them, without
+# `lane` all lanes together. `syncline limit` changes it while the daemon runs.
+#
+# [[limit]]
+# peer = "tokyo"
+# rate = "200Mbit"
+#
+# By the time of day, in this host's time zone, toward every site; of several that hold, and of the limits above, the strictest. `days` are
+# those on which it begins; without them every day.
+#
+# [[schedule]]
+# lane = "bulk"
+# from = "06:00"
+# to = "22:00"
+# days = ["mon", "tue", "wed", "thu", "fri"]
+# pause = true                    # or: rate = "50Mbit"
 
 [log]
 # error, warn, info, debug or trace. The environment variable SYNCLINE_LOG overrides it, by module if need be:

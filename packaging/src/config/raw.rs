@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::units::{Size, Span};
+use crate::lanes::LaneName;
+use crate::units::{Rate, Size, Span};
 
 /// A value and where it stands, for messages.
 pub type Place<T> = Spanned<T>;
@@ -17,6 +18,7 @@ pub struct RawConfig {
     pub store: Place<String>,
     pub listen: Place<String>,
     pub advertise: Option<Place<String>>,
+    pub metrics: Option<Place<String>>,
     #[serde(default)]
     pub journal: RawJournal,
     #[serde(default)]
@@ -25,6 +27,12 @@ pub struct RawConfig {
     pub mount: RawMount,
     #[serde(default)]
     pub replication: RawReplication,
+    #[serde(default)]
+    pub lanes: RawLanes,
+    #[serde(default)]
+    pub limit: Vec<RawLimit>,
+    #[serde(default)]
+    pub schedule: Vec<Place<RawSchedule>>,
     #[serde(default)]
     pub log: RawLog,
 }
@@ -57,6 +65,44 @@ pub struct RawMount {
 #[serde(deny_unknown_fields)]
 pub struct RawReplication {
     pub window: Option<Place<Size>>,
+}
+
+/// `[lanes]`
+#[derive(Deserialize, Default, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct RawLanes {
+    #[serde(default)]
+    pub weights: RawWeights,
+}
+
+/// `[lanes.weights]`
+#[derive(Deserialize, Default, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct RawWeights {
+    pub high: Option<Place<u32>>,
+    pub normal: Option<Place<u32>>,
+    pub bulk: Option<Place<u32>>,
+}
+
+/// `[[limit]]`
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct RawLimit {
+    pub peer: Option<Place<String>>,
+    pub lane: Option<Place<LaneName>>,
+    pub rate: Place<Rate>,
+}
+
+/// `[[schedule]]`
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct RawSchedule {
+    pub lane: Place<LaneName>,
+    pub from: Place<String>,
+    pub to: Place<String>,
+    pub days: Option<Place<Vec<String>>>,
+    pub rate: Option<Place<Rate>>,
+    pub pause: Option<Place<bool>>,
 }
 
 /// `[log]`

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open};
 
+use super::report::WaitOutcome;
 use super::{MAX_LINE_BYTES, Reply, ReplyLine, Request, RequestLine, SOCKET, VERSION};
 
 /// How long a daemon may take for what needs no waiting.
@@ -65,11 +66,21 @@ pub enum CallError {
 
 /// Asks the daemon of `store`. A [`Reply::Failed`] becomes an error.
 pub fn call(store: &Path, request: Request, limit: Duration) -> Result<Reply, CallError> {
+    follow(store, request, limit, |_| {})
+}
+
+/// As [`call`], and `tell`s how far a wait is. `limit` is for each line.
+pub fn follow(
+    store: &Path,
+    request: Request,
+    limit: Duration,
+    tell: impl FnMut(WaitOutcome),
+) -> Result<Reply, CallError> {
     let stream = connect(store).map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => CallError::NotAllowed { store: store.to_owned(), source },
         _ => CallError::NoDaemon { store: store.to_owned(), source },
     })?;
-    let line = exchange(&stream, request, limit).map_err(|source| match source.kind() {
+    let line = exchange(&stream, request, limit, tell).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CallError::Silent { store: store.to_owned(), limit },
         _ => CallError::Broken { store: store.to_owned(), source },
     })?;
@@ -86,14 +97,29 @@ fn connect(store: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
 }
 
-fn exchange(mut stream: &UnixStream, request: Request, limit: Duration) -> io::Result<ReplyLine> {
+fn exchange(
+    mut stream: &UnixStream,
+    request: Request,
+    limit: Duration,
+    mut tell: impl FnMut(WaitOutcome),
+) -> io::Result<ReplyLine> {
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
     let mut line = serde_json::to_vec(&RequestLine { version: VERSION, request })?;
     line.push(b'\n');
     stream.write_all(&line)?;
-    line.clear();
-    BufReader::new(stream).take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+    let mut reading = BufReader::new(stream);
+    loop {
+        match read_line(&mut reading)? {
+            ReplyLine { reply: Reply::Waiting { outcome }, .. } => tell(outcome),
+            line => return Ok(line),
+        }
+    }
+}
+
+fn read_line(reading: &mut impl BufRead) -> io::Result<ReplyLine> {
+    let mut line = Vec::new();
+    reading.take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
     if line.last() != Some(&b'\n') {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

@@ -12,6 +12,8 @@ pub struct Report {
     pub site: String,
     /// This site's number.
     pub site_id: u16,
+    /// How often its store has come back older than its peers knew it, counted from 1.
+    pub incarnation: u32,
     /// Where it is mounted.
     pub mountpoint: String,
     /// Where its replica lives.
@@ -30,6 +32,8 @@ pub struct Report {
     pub stopped: Option<String>,
     /// The other sites.
     pub peers: Vec<PeerReport>,
+    /// The directories whose writers wait for other sites.
+    pub sync_directories: Vec<SyncDirectoryReport>,
 }
 
 /// One peer, seen from here: what it lacks of this site's changes.
@@ -57,6 +61,10 @@ pub struct PeerReport {
     pub rate_bytes_per_second: u64,
     /// When it will be level at this rate.
     pub eta_seconds: Option<u64>,
+    /// All lanes together go no faster than this; `null`: as fast as can be.
+    pub limit_bytes_per_second: Option<u64>,
+    /// Its two connections; `connected` is whether both stand.
+    pub connections: Vec<ConnectionReport>,
     /// Each lane that has been used.
     pub lanes: Vec<LaneReport>,
     /// The other direction: its changes on their way to this site.
@@ -78,6 +86,55 @@ pub struct LaneReport {
     pub behind_bytes: Option<u64>,
     /// Age of the oldest that it lacks; 0 when level.
     pub lag_seconds: Option<f64>,
+    /// How fast the peer takes them, of late; compressed.
+    pub rate_bytes_per_second: u64,
+    /// Its share of the link against the other lanes; `null` for `sync`, which has a connection of its own.
+    pub weight: Option<u32>,
+    /// No faster than this; `null`: as fast as can be.
+    pub limit_bytes_per_second: Option<u64>,
+    /// Whether it is paused.
+    pub paused: bool,
+}
+
+/// One of the two connections to a peer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ConnectionReport {
+    /// `sync` for the lane of that name, `async` for the others.
+    pub channel: String,
+    /// Whether it stands.
+    pub connected: bool,
+    /// Why it doesn't.
+    pub error: Option<String>,
+}
+
+/// A directory whose policy is `mode=sync`, and how it stands with each peer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SyncDirectoryReport {
+    /// Where it is, from the volume's root, with a leading slash.
+    pub path: String,
+    /// How many peers have to acknowledge what its writers do.
+    pub needed: u64,
+    /// `in_sync`, `catching_up` or `degraded`: whether that many have all that writers were told is done.
+    pub state: String,
+    /// Whether it demands more peers than the volume has: it is never in sync then.
+    pub short_of_peers: bool,
+    /// Every other site.
+    pub peers: Vec<SyncPeerReport>,
+}
+
+/// A sync directory and one peer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SyncPeerReport {
+    /// The peer's name.
+    pub peer: String,
+    /// `in_sync`, `catching_up` or `degraded`.
+    pub state: String,
+    /// Since when, in ms since the Unix epoch.
+    pub since_ms: u64,
+    /// Whether it can answer now.
+    pub connected: bool,
+    /// Changes that returned to their callers and that the peer lacks.
+    pub debt_records: u64,
 }
 
 /// A peer's changes on their way to this site.
@@ -109,6 +166,8 @@ pub struct WaitedPeer {
     pub behind_records: u64,
     /// Their size.
     pub behind_bytes: Option<u64>,
+    /// When it will have them, at the rate at which it has taken records of late.
+    pub eta_seconds: Option<u64>,
     /// Why it isn't connected or doesn't get on.
     pub error: Option<String>,
 }
@@ -118,4 +177,19 @@ impl WaitOutcome {
     pub fn is_level(&self) -> bool {
         self.peers.iter().all(|peer| peer.level)
     }
+}
+
+/// How fast one lane, or all together, may go to one peer now.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct FlowReport {
+    /// The peer's name.
+    pub peer: String,
+    /// `sync`, `high`, `normal` or `bulk`; `null`: all together.
+    pub lane: Option<String>,
+    /// No faster than this; `null`: as fast as can be.
+    pub limit_bytes_per_second: Option<u64>,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Whether it is so because of a schedule in the configuration.
+    pub scheduled: bool,
 }

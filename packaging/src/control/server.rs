@@ -6,14 +6,16 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::geteuid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -30,8 +32,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who answers.
 pub trait Service: Send + Sync + 'static {
-    /// The answer to one request. Dropped when the caller hangs up.
-    fn answer(self: Arc<Self>, request: Request) -> impl Future<Output = Reply> + Send;
+    /// The answer to one request, and what is told before. Dropped when the caller hangs up.
+    fn answer(self: Arc<Self>, request: Request, tell: Tell) -> impl Future<Output = Reply> + Send;
+}
+
+/// Lets a caller that waits know how far it is.
+pub struct Tell(mpsc::Sender<Reply>);
+
+impl Tell {
+    /// A caller that takes it more slowly than it is told misses some of it.
+    pub fn tell(&self, reply: Reply) {
+        let _ = self.0.try_send(reply);
+    }
 }
 
 /// Makes the socket, in place of one that an earlier daemon left: the caller holds the store's lock.
@@ -81,17 +93,28 @@ async fn converse<S: Service>(stream: UnixStream, service: Arc<S>) -> io::Result
         let mut line = Vec::new();
         timeout(CALLER_LIMIT, (&mut reading).take(MAX_REQUEST_BYTES).read_until(b'\n', &mut line)).await??;
         match parse(&line) {
-            Ok(request) => tokio::select! {
-                reply = service.answer(request) => reply,
-                // The caller says nothing more: whatever comes is the end.
-                _ = reading.read_u8() => return Err(io::ErrorKind::ConnectionAborted.into()),
-            },
+            Ok(request) => {
+                let (tell, mut told) = mpsc::channel(1);
+                let mut answer = pin!(service.answer(request, Tell(tell)));
+                loop {
+                    tokio::select! {
+                        reply = &mut answer => break reply,
+                        Some(reply) = told.recv() => write_line(&mut writing, reply).await?,
+                        // The caller says nothing more: whatever comes is the end.
+                        _ = reading.read_u8() => return Err(io::ErrorKind::ConnectionAborted.into()),
+                    }
+                }
+            }
             Err(message) => Reply::Failed { message },
         }
     } else {
         tracing::warn!(uid = caller, "a user who may not was refused at the control socket");
         Reply::Failed { message: "only the daemon's own user and root are answered".into() }
     };
+    write_line(&mut writing, reply).await
+}
+
+async fn write_line(writing: &mut OwnedWriteHalf, reply: Reply) -> io::Result<()> {
     let mut line = serde_json::to_vec(&ReplyLine { version: VERSION, reply })?;
     debug_assert!((line.len() as u64) < MAX_LINE_BYTES);
     line.push(b'\n');

@@ -4,7 +4,9 @@ use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::super::client::{CallError, call};
+use super::super::FlowChange;
+use super::super::client::{CallError, call, follow};
+use super::super::report::WaitOutcome;
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -24,12 +26,13 @@ impl Drop for Waiting<'_> {
 }
 
 impl Service for Fake {
-    async fn answer(self: Arc<Self>, request: Request) -> Reply {
+    async fn answer(self: Arc<Self>, request: Request, tell: Tell) -> Reply {
         match request {
             Request::Ping => Reply::Pong { pid: 7 },
             Request::Wait { .. } => {
                 self.waiting.fetch_add(1, Ordering::SeqCst);
                 let _waiting = Waiting(&self.waiting);
+                tell.tell(Reply::Waiting { outcome: WaitOutcome { peers: vec![] } });
                 std::future::pending().await
             }
             _ => Reply::Failed { message: "no".into() },
@@ -64,6 +67,11 @@ fn raw(store: &Path, line: &[u8]) -> String {
     let mut answer = String::new();
     std::io::BufReader::new(stream).read_line(&mut answer).unwrap();
     answer
+}
+
+fn wait() -> Request {
+    let path = b"a/b\xff".to_vec();
+    Request::Wait { path, peer: Some("tokyo".into()), lane: None, timeout_ms: 30_000 }
 }
 
 fn until(condition: impl Fn() -> bool) {
@@ -105,9 +113,10 @@ fn a_socket_that_was_left_over_is_replaced() {
 #[test]
 fn a_daemon_that_does_not_answer_is_given_up_and_forgets_the_caller() {
     let daemon = running("s");
-    let wait = Request::Wait { peer: None, timeout_ms: 1 };
-    let error = call(&daemon.store, wait, Duration::from_millis(200)).unwrap_err();
+    let mut told = 0;
+    let error = follow(&daemon.store, wait(), Duration::from_millis(500), |_| told += 1).unwrap_err();
     assert!(matches!(error, CallError::Silent { .. }), "{error}");
+    assert_eq!(told, 1, "what is told before the answer comes at once");
     until(|| daemon.fake.waiting.load(Ordering::SeqCst) == 0);
 }
 
@@ -117,9 +126,9 @@ fn nonsense_is_refused() {
     for (line, expected) in [
         (&b"hello\n"[..], "no JSON"),
         (b"{}\n", "the command none"),
-        (b"{\"version\":2,\"request\":{\"kind\":\"ping\"}}\n", "the command 2"),
-        (b"{\"version\":1,\"request\":{\"kind\":\"dance\"}}\n", "not understood"),
-        (b"{\"version\":1,\"request\":{\"kind\":\"wait\",\"timeout_ms\":\"x\"}}\n", "not understood"),
+        (b"{\"version\":3,\"request\":{\"kind\":\"ping\"}}\n", "the command 3"),
+        (b"{\"version\":2,\"request\":{\"kind\":\"dance\"}}\n", "not understood"),
+        (b"{\"version\":2,\"request\":{\"kind\":\"wait\",\"timeout_ms\":\"x\"}}\n", "not understood"),
     ] {
         let answer = raw(&daemon.store, line);
         assert!(answer.contains(expected), "{answer}");
@@ -133,7 +142,10 @@ fn requests_survive_the_wire() {
     let requests = [
         Request::Ping,
         Request::Status,
-        Request::Wait { peer: Some("tokyo".into()), timeout_ms: 30_000 },
+        wait(),
+        Request::Flow { peer: None, lane: Some("bulk".into()), change: Some(FlowChange::Pause) },
+        Request::Flow { peer: None, lane: None, change: Some(FlowChange::Limit { bytes_per_second: Some(7) }) },
+        Request::Flow { peer: None, lane: None, change: None },
         Request::Invite { valid_ms: 60_000 },
         Request::Unmount,
     ];
