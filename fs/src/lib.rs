@@ -14,6 +14,7 @@
 //! | [`sync`] | waiting for other sites where the policy says so |
 //! | [`replay`] | what peers' records do here |
 //! | [`ship`] | this site's own records, for peers |
+//! | [`incarnation`] | new incarnations after a lost tail, and what is known of the others' |
 //! | [`level`] | a peer's state, taken in where its records are gone |
 //! | [`snapshot`] | the whole state, for a site that joins |
 //! | [`volume`] | the open store that holds all this together |
@@ -25,6 +26,7 @@ pub mod effects;
 pub mod error;
 pub mod fold;
 pub mod fuse;
+pub mod incarnation;
 pub mod journal;
 pub mod level;
 pub mod meta;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proto::hlc::Hlc;
-use proto::ids::{Incarnation, SiteId, VolumeId};
+use proto::ids::{SiteId, VolumeId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::journal::Lsn;
@@ -20,8 +20,6 @@ pub struct Meta {
     pub volume: VolumeId,
     /// The site.
     pub site: SiteId,
-    /// The site's incarnation.
-    pub incarnation: Incarnation,
     /// Tells this store's journal files from another's.
     pub store_tag: u64,
 }
@@ -70,7 +68,6 @@ impl Meta {
             number(b"format", FORMAT),
             (Table::Meta, Bytes::from_static(b"volume"), Bytes::copy_from_slice(&self.volume.0)),
             number(b"site", u64::from(self.site.0)),
-            number(b"incarnation", u64::from(self.incarnation.0)),
             number(b"store_tag", self.store_tag),
         ]
     }
@@ -81,15 +78,10 @@ impl Meta {
             return Ok(None);
         }
         let volume = rows.get(Table::Meta, b"volume")?.and_then(|row| <[u8; 16]>::try_from(&row[..]).ok());
-        let (site, incarnation) = (read(rows, b"site")?, read(rows, b"incarnation")?);
-        let store_tag = read(rows, b"store_tag")?;
-        let (Some(volume), Some(site), Some(incarnation), Some(store_tag)) = (volume, site, incarnation, store_tag)
-        else {
-            return Ok(None);
-        };
-        let (Ok(site), Ok(incarnation)) = (u16::try_from(site), u32::try_from(incarnation)) else { return Ok(None) };
-        let (volume, site, incarnation) = (VolumeId(volume), SiteId(site), Incarnation(incarnation));
-        Ok(Some(Self { volume, site, incarnation, store_tag }))
+        let (site, store_tag) = (read(rows, b"site")?, read(rows, b"store_tag")?);
+        let (Some(volume), Some(site), Some(store_tag)) = (volume, site, store_tag) else { return Ok(None) };
+        let Ok(site) = u16::try_from(site) else { return Ok(None) };
+        Ok(Some(Self { volume: VolumeId(volume), site: SiteId(site), store_tag }))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What this site keeps about the others: who they are, how far their lanes have come here, and how far ours have come there.
 
 use proto::codec::{self, DecodeError, Reader};
+use proto::hlc::Hlc;
 use proto::ids::{Lane, LanePoint, Seq, SiteId};
 
 use crate::error::FsError;
@@ -28,6 +29,8 @@ pub struct Frontier {
     pub lane: Lane,
     /// The last position.
     pub point: LanePoint,
+    /// The clock reading of the record there, by which its origin knows it again; 0 when it came as state.
+    pub hlc: Hlc,
 }
 
 /// Extents to one batch.
@@ -39,7 +42,7 @@ impl Volume {
         let rows = self.rows.scan(Table::Frontier, b"", None, usize::MAX)?;
         let frontier = |(key, row): (table::Key, table::Value)| {
             let (origin, lane) = table::lane_of_key(&key)?;
-            Ok(Frontier { origin, lane, point: decode_point(row)? })
+            Frontier::decode(origin, lane, row)
         };
         rows.into_iter().map(frontier).collect()
     }
@@ -114,6 +117,23 @@ impl Volume {
             drop(pins);
             self.reclaim_unheld();
         }
+    }
+}
+
+impl Frontier {
+    /// ```text
+    /// frontier := incarnation:u32 seq:u64 [hlc:u64]
+    /// ```
+    pub(crate) fn encode(&self) -> table::Value {
+        let mut out = encode_point(self.point).to_vec();
+        out.extend_from_slice(&self.hlc.0.to_be_bytes());
+        out.into()
+    }
+
+    pub(crate) fn decode(origin: SiteId, lane: Lane, row: table::Value) -> Result<Self, FsError> {
+        const WHAT: &str = "a frontier";
+        let hlc = row.get(12..).filter(|hlc| !hlc.is_empty()).map(|hlc| table::read_u64(hlc, WHAT)).transpose()?;
+        Ok(Self { origin, lane, point: decode_point(row)?, hlc: Hlc(hlc.unwrap_or_default()) })
     }
 }
 

@@ -183,7 +183,7 @@ fn read_end(lane: Lane) -> ReadEnd {
     if lane == Lane::Sync { ReadEnd::Appended } else { ReadEnd::Durable }
 }
 
-fn read_error(error: ReadError, lane: Lane, after: Seq) -> ReadLaneError {
+pub(crate) fn read_error(error: ReadError, lane: Lane, after: Seq) -> ReadLaneError {
     match error {
         ReadError::Truncated { .. } => ReadLaneError::Truncated { lane, after },
         other => ReadLaneError::Fs(FsError::Damaged(other.to_string())),

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::MutexGuard;
 use proto::codec::DecodeError;
+use proto::history::Histories;
 use proto::hlc::{Clock, Hlc, Stamp};
 use proto::ids::{EntryId, FileId, Lane, LanePoint, Position, Seq, SiteId};
 use proto::name::Name;
@@ -62,6 +63,8 @@ pub struct Txn<'a> {
     /// Objects of inodes that the transaction deletes.
     gone: Vec<FileId>,
     refusable: bool,
+    /// The incarnation that the transaction opens.
+    opened: Option<Histories>,
 }
 
 /// What a commit answers.
@@ -86,9 +89,20 @@ impl<'a> Txn<'a> {
         let writer = volume.writer.lock();
         let next_file = writer.next_file;
         let (rows, effects, invalidations, new_pins, saved_pins) = Default::default();
-        let gone = Vec::new();
-        let refusable = true;
-        Ok(Self { volume, writer, rows, effects, invalidations, next_file, new_pins, saved_pins, gone, refusable })
+        let (gone, refusable, opened) = (Vec::new(), true, None);
+        Ok(Self {
+            volume,
+            writer,
+            rows,
+            effects,
+            invalidations,
+            next_file,
+            new_pins,
+            saved_pins,
+            gone,
+            refusable,
+            opened,
+        })
     }
 
     /// No policy refuses the change: it completes one that was made before, here or at a peer, or sets a policy.
@@ -119,6 +133,13 @@ impl<'a> Txn<'a> {
             .ok_or_else(|| FsError::Damaged("this site's file ids are used up".into()))?;
         self.next_file += 1;
         Ok(file)
+    }
+
+    /// The transaction opens an incarnation. What is made in it must not be known anywhere before the opening is durable here, so the commit
+    /// waits for that, under the writer's lock.
+    pub(crate) fn open_incarnation(&mut self, histories: Histories, next_file: u64) {
+        self.opened = Some(histories);
+        self.next_file = self.next_file.max(next_file);
     }
 
     /// Whether it changes nothing so far.
@@ -360,6 +381,13 @@ impl<'a> Txn<'a> {
             if let Err(error) = self.volume.remove_object(file) {
                 tracing::warn!(%file, %error, "the content of a removed file keeps its space");
             }
+        }
+        if let Some(histories) = self.opened.take() {
+            if let Err(error) = self.volume.wait_durable(appended.lsn) {
+                let error = std::io::Error::other(error.to_string());
+                return Err(self.volume.stop_writing("a new incarnation could not be made durable", error));
+            }
+            self.volume.incarnations.set_own(histories);
         }
         self.volume.rows.publish(state.puts);
         self.volume.policies.apply(policies);

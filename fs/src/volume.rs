@@ -18,6 +18,7 @@ use crate::content::table::{DEFAULT_CAPACITY, ObjectTable, raise_descriptor_limi
 use crate::error::FsError;
 pub use crate::error::OpenError;
 use crate::fold::{self, FoldSignal};
+use crate::incarnation::Incarnations;
 use crate::journal::{Appended, Batch, Journal, JournalError, JournalOptions, Lsn};
 use crate::level::Held;
 use crate::level::staged::Staged;
@@ -76,6 +77,7 @@ type InvalidationSink = Arc<Invalidate>;
 /// Every method may be called from any thread. Those that change something return when the change is journalled.
 pub struct Volume {
     pub(crate) meta: Meta,
+    pub(crate) incarnations: Incarnations,
     pub(crate) store: PathBuf,
     pub(crate) options: VolumeOptions,
     pub(crate) db: Db,
@@ -139,7 +141,7 @@ impl Volume {
         }
         let db = Db::open(&database)?;
         Objects::create(store).map_err(io("create the objects below", store))?;
-        let meta = Meta { volume, site, incarnation: Incarnation(1), store_tag: meta::store_tag(volume, site) };
+        let meta = Meta { volume, site, store_tag: meta::store_tag(volume, site) };
         let options = JournalOptions { file_bytes: journal_file_bytes, ..JournalOptions::new(meta.store_tag) };
         Journal::create(&store.join(JOURNAL), options)?;
         let now = now();
@@ -189,6 +191,7 @@ impl Volume {
         let departures = Departures::new(journal.heads().0.map(|head| head.point()));
         let volume = Arc::new(Volume {
             meta,
+            incarnations: Incarnations::default(),
             store: store.to_owned(),
             options,
             db,
@@ -221,8 +224,9 @@ impl Volume {
         });
         // Until recovery is through, the old boot id stays, so that a recovery that is cut short knows of the power loss again.
         let until_recovered = if power_lost { last.boot.clone() } else { boot.clone() };
-        meta::Run { clean: false, boot: until_recovered, ..last }.save(&volume.db)?;
+        meta::Run { clean: false, boot: until_recovered, ..last.clone() }.save(&volume.db)?;
         volume.redo_journal(recovered)?;
+        volume.load_histories()?;
         if volume.is_joining()? {
             return Err(OpenError::Joining { store: store.to_owned() });
         }
@@ -232,6 +236,8 @@ impl Volume {
         volume.load_pins()?;
         volume.load_policies()?;
         volume.tail_lost.store(meta::Run::load(&volume.rows)?.tail_lost, Ordering::SeqCst);
+        // A store that was never open lost nothing.
+        volume.begin_before_recovery(power_lost && !last.boot.is_empty(), last.clean)?;
         volume.settle_active(power_lost, last.clean)?;
         if !volume.tail_lost.load(Ordering::SeqCst) {
             volume.run_repairs()?;
@@ -281,11 +287,6 @@ impl Volume {
     /// This site.
     pub fn site(&self) -> SiteId {
         self.meta.site
-    }
-
-    /// This site's incarnation.
-    pub fn incarnation(&self) -> Incarnation {
-        self.meta.incarnation
     }
 
     /// The store's directory.
@@ -367,7 +368,7 @@ impl Volume {
     /// The position that this site's next record in the lane gets.
     pub(crate) fn next_position(&self, lane: Lane) -> Position {
         let seq: Seq = self.journal.lane_head(lane).seq.next();
-        Position { site: self.meta.site, incarnation: self.meta.incarnation, lane, seq }
+        Position { site: self.meta.site, incarnation: self.incarnation(), lane, seq }
     }
 
     pub(crate) fn check_writable(&self) -> Result<(), FsError> {
@@ -448,17 +449,18 @@ impl From<DbError> for FsError {
     }
 }
 
-/// The row of a frontier.
+/// The row of a point. A frontier's row may go on with a clock reading: see [`crate::peers::Frontier`].
 pub(crate) fn encode_point(point: LanePoint) -> bytes::Bytes {
     let mut row = point.incarnation.0.to_be_bytes().to_vec();
     row.extend_from_slice(&point.seq.0.to_be_bytes());
     row.into()
 }
 
-/// Reads a frontier's row.
+/// Reads a point's row.
 pub(crate) fn decode_point(row: bytes::Bytes) -> Result<LanePoint, proto::codec::DecodeError> {
-    const WHAT: &str = "a frontier";
-    let [a, b, c, d, seq @ ..] = &row[..] else { return Err(proto::codec::DecodeError::Short { what: WHAT }) };
+    const WHAT: &str = "a point of a lane";
+    let [a, b, c, d, rest @ ..] = &row[..] else { return Err(proto::codec::DecodeError::Short { what: WHAT }) };
     let incarnation = Incarnation(u32::from_be_bytes([*a, *b, *c, *d]));
+    let seq = rest.get(..8).ok_or(proto::codec::DecodeError::Short { what: WHAT })?;
     Ok(LanePoint { incarnation, seq: Seq(crate::store::table::read_u64(seq, WHAT)?) })
 }

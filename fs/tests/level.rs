@@ -4,16 +4,14 @@
 
 mod common;
 
-use bytes::Bytes;
 use common::dump::{check_drained, check_rows, dump};
 use common::network::Network;
 use common::work::{Program, READ_WRITE, ROOT};
 use common::{Rng, Site, for_seeds};
 use fs::level::Levelled;
-use fs::store::db::Db;
-use fs::store::table::Table;
 use fs::types::{SetAttr, SetTime};
-use proto::ids::{FileId, Incarnation, Lane, LanePoint, Seq};
+use proto::history::Resume;
+use proto::ids::{FileId, Lane, LanePoint, Seq};
 use tempfile::TempDir;
 
 /// Sites with programs, and what is on its way between them.
@@ -135,6 +133,15 @@ impl World {
         if breaks && self.rng.one_in(2) {
             return None;
         }
+        let (from, to) = (self.sites[from].volume(), self.sites[to].volume());
+        for site in self.sites.iter().map(|site| site.id).filter(|site| *site != to.site()) {
+            let known = from.known_histories();
+            let histories = Lane::ALL.map(|lane| {
+                let of = known.iter().find(|(known, of, _)| (*known, *of) == (site, lane));
+                of.map(|(.., history)| history.clone()).unwrap_or_default()
+            });
+            to.note_histories(site, &histories).expect("noted");
+        }
         Some(level.finish().expect("finished"))
     }
 
@@ -163,26 +170,11 @@ impl World {
     }
 
     /// What a site does that finds that its peers had more of its lane: its numbers go on where its journal ends.
-    fn begin_incarnation(&mut self, at: usize) {
-        self.programs[at].crashed();
-        let site = &mut self.sites[at];
-        let incarnation = site.volume().incarnation().0 + 1;
-        let head = site.volume().lane_head(Lane::Normal).appended;
-        site.volume().close().expect("closed");
-        site.crash();
-        let row = Bytes::copy_from_slice(&u64::from(incarnation).to_be_bytes());
-        let none = Bytes::copy_from_slice(&0u64.to_be_bytes());
-        let rows = [
-            (Table::Meta, Bytes::from_static(b"incarnation"), row),
-            (Table::Meta, Bytes::from_static(b"tail_lost"), none),
-        ];
-        Db::open(&site.path().join("meta.redb"))
-            .expect("the database")
-            .commit(&Default::default(), &rows)
-            .expect("set");
-        site.start();
-        assert_eq!(site.volume().incarnation(), Incarnation(incarnation));
-        self.network.begun.insert(site.id, head);
+    fn begin_incarnation(&mut self, at: usize, recovered: &[LanePoint]) {
+        let volume = self.sites[at].volume();
+        let recovered = [vec![], vec![], recovered.to_vec(), vec![]];
+        volume.begin_incarnation(volume.incarnation(), &recovered).expect("opened");
+        assert!(!volume.tail_is_lost());
     }
 
     fn end(mut self) {
@@ -231,29 +223,39 @@ fn restored(count: usize, seed: u64) {
     world.work(steps, &all, &linked);
     world.restore(at, copy);
     let head = world.sites[at].volume().lane_head(Lane::Normal).appended;
-    let mut recovered = LanePoint::START;
-    let mut best = others[0];
+    let incarnation = world.sites[at].volume().incarnation();
+    let mut recovered = Vec::new();
     // First with who has most of its lane: after that it knows whether it may make records.
     let mut order = others.clone();
     order.sort_by_key(|from| world.sites[*from].volume().frontier(world.sites[at].id, Lane::Normal));
     order.reverse();
     for from in &order {
         let levelled = world.level(at, *from, &others, &others);
-        let point = levelled.own[Lane::Normal as usize];
-        if point > recovered {
-            (recovered, best) = (point, *from);
-        }
+        recovered.push(levelled.own[Lane::Normal as usize]);
     }
-    assert_eq!(world.sites[at].volume().tail_is_lost(), recovered.seq > head);
-    if recovered.seq > head {
-        assert_eq!(world.sites[at].volume().lane_head(Lane::Normal).appended, head, "no position is used twice");
-        world.begin_incarnation(at);
+    let volume = world.sites[at].volume().clone();
+    let lost =
+        |point: &&LanePoint| volume.lane_history(Lane::Normal).lacks(**point, volume.lane_head(Lane::Normal).appended);
+    let most = recovered.iter().filter(lost).max().copied();
+    if incarnation == volume.incarnation() {
+        assert_eq!(volume.tail_is_lost(), most.is_some());
+    }
+    if most.is_some() {
+        if volume.tail_is_lost() {
+            assert_eq!(volume.lane_head(Lane::Normal).appended, head, "no position is used twice");
+        }
+        drop(volume);
+        world.begin_incarnation(at, &recovered);
         // Nobody has as records what was lost here.
-        for to in others.iter().copied().filter(|to| *to != best) {
-            if world.sites[to].volume().frontier(world.sites[at].id, Lane::Normal) < recovered {
+        for to in others.iter().copied() {
+            let (here, there) = (world.sites[at].volume(), world.sites[to].volume());
+            let (theirs, head) = (there.frontier(here.site(), Lane::Normal), here.lane_head(Lane::Normal).appended);
+            if here.lane_history(Lane::Normal).resume(theirs, head, Seq(1)) == Resume::Level {
                 world.level(to, at, &[], &others);
             }
         }
+    } else {
+        drop(volume);
     }
     let steps = world.rng.below(120);
     world.work(steps, &all, &all);
@@ -316,5 +318,4 @@ fn only_one_state_is_taken_in_at_a_time() {
     }
     level.finish().expect("finished");
     assert_eq!(volume.levelling().expect("a row"), None);
-    let _ = Seq::ZERO;
 }

@@ -56,8 +56,8 @@ fn run(seed: u64) {
             if after.0 + lag >= volume.lane_head(Lane::Normal).appended.0 {
                 break;
             }
-            let record = volume.read_lane(Lane::Normal, after, 1).expect("records").remove(0).record;
-            let replayed = replica.volume().replay(origin.id, volume.incarnation(), Lane::Normal, &[record]);
+            let shipped = volume.read_lane(Lane::Normal, after, 1).expect("records").remove(0);
+            let replayed = replica.volume().replay(origin.id, shipped.incarnation, Lane::Normal, &[shipped.record]);
             assert!(replayed.stopped.is_none(), "{:?}", replayed.stopped);
             if let Some(then) = past.get(&replayed.applied.seq) {
                 let now = tree(replica.volume());

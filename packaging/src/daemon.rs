@@ -1,6 +1,6 @@
 //! A site at work: wires the volume, the replicator, the mount and the control socket; ends them in order.
 //!
-//! Up: lock, control socket, volume (recovers), replicator, mount. Down, in the order in which each needs the next: the
+//! Up: lock, control socket, volume (recovers), replicator (asks the peers whether records were lost here), mount. Down, in the order in which each needs the next: the
 //! mount (no more changes), the replicator (sends what the peers still take), the volume (folds and closes), the lock.
 //! Everything that can fail at the start comes before the mount, so a mount that was made always comes to the orderly
 //! end.
@@ -32,6 +32,8 @@ use crate::store_dir::{Lock, LockError};
 
 /// How long the peers may take for what they lack, after the mount is gone.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// How long the start may wait for a peer that is reached and silent, to learn whether the end of the journal was lost.
+const SETTLE_LIMIT: Duration = Duration::from_secs(2);
 /// How long the replicator may take to end its connections in order.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 /// How long requests may go on after the mount was taken away from under programs.
@@ -159,6 +161,10 @@ fn start(
     mountpoint: &Path,
 ) -> Result<Site, DaemonError> {
     let peers = runtime.block_on(Peers::start(volume.clone(), identity, &config))?;
+    if let Err(error) = runtime.block_on(peers.settle_tail(SETTLE_LIMIT)) {
+        runtime.block_on(peers.shutdown(SHUTDOWN_LIMIT));
+        return Err(error.into());
+    }
     let options = MountOptions { threads: config.threads, allow_other: config.allow_other, ..MountOptions::default() };
     match fs::fuse::mount(volume.clone(), mountpoint, &options) {
         Ok(session) => Ok(Site { config, volume: volume.clone(), peers, session, started: Instant::now() }),

@@ -35,6 +35,9 @@ pub enum PeersError {
     /// No token.
     #[error(transparent)]
     Invite(#[from] replicator::join::admit::InviteError),
+    /// The store can't begin a new incarnation.
+    #[error("could not begin a new incarnation: {0}")]
+    Store(#[from] fs::error::FsError),
     /// Too late.
     #[error("the daemon is ending")]
     Ending,
@@ -61,6 +64,11 @@ impl Peers {
         };
         let replicator = Replicator::start(volume.clone(), identity, settings).await?;
         Ok(Self { volume, replicator: RwLock::new(Some(replicator)) })
+    }
+
+    /// To be awaited before programs may write: see [`Replicator::settle_tail`].
+    pub async fn settle_tail(&self, limit: Duration) -> Result<(), PeersError> {
+        Ok(self.running().await?.settle_tail(limit).await?)
     }
 
     /// How far each is.

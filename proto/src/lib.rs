@@ -6,6 +6,7 @@
 //! | module | concept |
 //! |---|---|
 //! | [`ids`] | site, file, entry, lane, position |
+//! | [`history`] | incarnations of a lane, and how to go on after a lost tail |
 //! | [`hlc`] | hybrid logical clock and stamp |
 //! | [`name`] | the name of a directory entry |
 //! | [`record`] | one change to the tree |
@@ -17,6 +18,7 @@
 pub mod codec;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+pub mod history;
 pub mod hlc;
 pub mod ids;
 pub mod name;

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fs::error::FsError;
 use proto::grpc::{self, ShipFrame, ack_frame, ship_frame};
-use proto::ids::{Incarnation, LanePoint, Seq, SiteId};
+use proto::hlc::Hlc;
+use proto::ids::{LanePoint, SiteId};
 use tokio::time::{Instant, timeout_at};
 
 use crate::channel::Channel;
-use crate::engine::{Fault, Settings};
+use crate::engine::{Fault, Handshake, Settings};
 use crate::frames::{self, FrameError};
 use crate::frontiers::Head;
 use crate::hello;
 use crate::hub::{Hub, LANES, LearnError};
+use crate::level::told::Told;
 use crate::store::Store;
 use crate::transport::LinkError;
 use crate::transport::client::{self, ShipLink};
@@ -48,19 +51,23 @@ pub enum ShipError {
     Members(#[from] LearnError),
     #[error("the site is not a member any more")]
     NotMember,
+    #[error("this site's journal can't be read: {0}")]
+    Store(FsError),
+    #[error("this site has opened a new incarnation")]
+    Incarnation,
 }
 
 /// A connection that the peer has welcomed.
 pub struct Welcomed {
     pub link: ShipLink,
-    /// How far this site's lanes have come there.
-    pub frontiers: [LanePoint; LANES],
+    /// How far this site's lanes have come there, and what that means.
+    pub handshake: Handshake,
+    /// What it told of them.
+    pub told: Arc<Told>,
     /// The peer's own lanes' heads at that time.
     pub heads: Vec<Head>,
     /// The version of the members that it was told.
     pub members_told: u64,
-    /// The most bytes of a lane that the peer takes in without having acknowledged them.
-    pub window_bytes: u64,
 }
 
 /// Connects, greets and reads the answer.
@@ -89,12 +96,20 @@ pub async fn dial<S: Store>(hub: Arc<Hub<S>>, peer: SiteId, channel: Channel) ->
     }
     // Before the frontiers count as acknowledgements.
     hub.learn(&frames::members(welcome.members.as_ref())?, Some(peer)).await?;
-    let mut frontiers = [LanePoint { incarnation: Incarnation(1), seq: Seq::ZERO }; LANES];
-    for head in frames::heads_of(hub.local.site, &welcome.frontiers)? {
-        frontiers[head.lane as usize] = head.point;
+    let mut told = Told {
+        frontiers: [LanePoint::START; LANES],
+        clocks: [Hlc(0); LANES],
+        histories: frames::histories(&welcome.histories)?,
+        window_bytes: welcome.window_bytes,
+    };
+    for (index, head) in frames::heads_of(hub.local.site, &welcome.frontiers)?.into_iter().enumerate() {
+        told.frontiers[head.lane as usize] = head.point;
+        told.clocks[head.lane as usize] = Hlc(welcome.clocks.get(index).copied().unwrap_or_default());
     }
     let heads = frames::heads_of(peer, &welcome.heads)?;
     // The peer can't have more than is durable here: ask again, now that its answer is there.
-    hub.blocking(|hub| hub.refresh_heads()).await;
-    Ok(Welcomed { link, frontiers, heads, members_told, window_bytes: welcome.window_bytes })
+    let told = Arc::new(told);
+    let judged = told.clone();
+    let handshake = hub.blocking(move |hub| judged.judge(hub, channel.lanes())).await.map_err(ShipError::Store)?;
+    Ok(Welcomed { link, handshake, told, heads, members_told })
 }

@@ -1,8 +1,10 @@
 //! Between what the wire carries and what this crate works with. Every field from a peer is checked here.
 
+use bytes::Bytes;
 use fs::peers::Member;
 use fs::ship::LaneHead;
 use proto::grpc;
+use proto::history::{Histories, LaneHistory};
 use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId};
 
 use crate::frontiers::Head;
@@ -59,12 +61,30 @@ pub fn heads_of(site: SiteId, given: &[grpc::Head]) -> Result<Vec<Head>, FrameEr
 }
 
 /// Where a site's own lanes stand: the last records appended. Empty lanes are left out.
-pub fn own_heads(site: SiteId, incarnation: Incarnation, heads: &[LaneHead; Lane::ALL.len()]) -> Vec<Head> {
+pub fn own_heads(site: SiteId, histories: &Histories, heads: &[LaneHead; Lane::ALL.len()]) -> Vec<Head> {
     let of = |(lane, head): (Lane, &LaneHead)| {
-        let point = LanePoint { incarnation, seq: head.appended };
-        (head.appended != Seq::ZERO).then_some(Head { site, lane, point })
+        let point = histories[lane as usize].point(head.appended);
+        (point != LanePoint::START).then_some(Head { site, lane, point })
     };
     Lane::ALL.into_iter().zip(heads).filter_map(of).collect()
+}
+
+/// The histories of a site's lanes as the wire has them.
+pub fn put_histories(histories: &Histories) -> Vec<Bytes> {
+    histories.iter().map(|history| history.encode().into()).collect()
+}
+
+/// Reads the histories of a site's lanes.
+pub fn histories(given: &[Bytes]) -> Result<Histories, FrameError> {
+    const INVALID: FrameError = FrameError { what: "the histories of lanes" };
+    let mut histories = Histories::default();
+    if given.len() != histories.len() {
+        return Err(INVALID);
+    }
+    for (history, bytes) in histories.iter_mut().zip(given) {
+        *history = LaneHistory::decode(bytes.clone()).map_err(|_| INVALID)?;
+    }
+    Ok(histories)
 }
 
 /// Members as the wire has them.

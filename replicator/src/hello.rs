@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use fs::peers::Member;
 use proto::grpc;
+use proto::history::Histories;
 use proto::hlc::{Drift, Hlc};
-use proto::ids::{Incarnation, Lane, SiteId, VolumeId};
+use proto::ids::{Lane, SiteId, VolumeId};
 
 use crate::channel::Channel;
 use crate::clock;
@@ -62,8 +63,8 @@ pub enum HelloError {
 
 /// A checked greeting.
 pub struct Greeting {
-    /// The origin's incarnation.
-    pub incarnation: Incarnation,
+    /// The histories of the origin's lanes.
+    pub histories: Histories,
     /// All members that it knows of, itself among them.
     pub members: Vec<Member>,
     /// Its own lanes' heads.
@@ -82,11 +83,11 @@ pub fn hello<S: Store>(hub: &Arc<Hub<S>>, channel: Channel) -> (grpc::Hello, u64
         protocol_version: grpc::PROTOCOL_VERSION,
         volume: hub.local.volume.0.to_vec().into(),
         site: hub.local.site.0.into(),
-        incarnation: hub.local.incarnation.0,
         software_version: SOFTWARE_VERSION.to_string(),
         clock: clock_reading(),
         members: Some(frames::put_members(&members)),
         heads: own_heads(hub),
+        histories: frames::put_histories(&hub.own_histories()),
         lanes: channel.lanes().iter().map(|lane| u32::from(*lane as u8)).collect(),
     };
     (hello, version)
@@ -115,13 +116,13 @@ pub fn check<S: Store>(hub: &Hub<S>, origin: SiteId, hello: &grpc::Hello) -> Res
     let lanes: Option<Vec<Lane>> =
         hello.lanes.iter().map(|lane| u8::try_from(*lane).ok().and_then(Lane::from_u8)).collect();
     let channel = lanes.and_then(|lanes| Channel::carrying(&lanes)).ok_or(HelloError::Lanes)?;
-    Ok(Greeting { incarnation: Incarnation(hello.incarnation), members, heads, channel })
+    Ok(Greeting { histories: frames::histories(&hello.histories)?, members, heads, channel })
 }
 
 /// This site's own lanes' heads, as last seen, for the wire.
 pub fn own_heads<S: Store>(hub: &Hub<S>) -> Vec<grpc::Head> {
     let heads = *hub.heads.borrow();
-    frames::put_heads(&frames::own_heads(hub.local.site, hub.local.incarnation, &heads))
+    frames::put_heads(&frames::own_heads(hub.local.site, &hub.own_histories(), &heads))
 }
 
 /// The wall clock, as a hybrid logical clock value.

@@ -25,7 +25,7 @@ fn hello() -> grpc::Hello {
         protocol_version: grpc::PROTOCOL_VERSION,
         volume: VOLUME.0.to_vec().into(),
         site: 2,
-        incarnation: 1,
+        histories: crate::frames::put_histories(&Default::default()),
         software_version: "test".into(),
         clock: Hlc::from_ms(clock::wall_ms()).0,
         members: Some(grpc::Members { members: vec![member(2, "beta")] }),

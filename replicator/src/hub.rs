@@ -13,7 +13,8 @@ use fs::journal::Lsn;
 use fs::peers::Member;
 use fs::ship::LaneHead;
 use parking_lot::{Mutex, MutexGuard};
-use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId, VolumeId};
+use proto::history::Histories;
+use proto::ids::{Lane, LanePoint, Seq, SiteId, VolumeId};
 use proto::seal::{Opener, SealingSalt};
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -24,6 +25,7 @@ use crate::frontiers::{Frontiers, Head};
 use crate::identity::certificate;
 use crate::identity::invitations::Invitations;
 use crate::identity::site_identity::SiteIdentity;
+use crate::level;
 use crate::limits::Limits;
 use crate::limits::pacer::Pacer;
 use crate::membership::{Membership, MembershipError};
@@ -43,8 +45,6 @@ pub struct Local {
     pub volume: VolumeId,
     /// This site.
     pub site: SiteId,
-    /// Its incarnation.
-    pub incarnation: Incarnation,
     /// What it proves itself with.
     pub credentials: Credentials,
     /// Keys and certificates.
@@ -62,10 +62,18 @@ pub struct Hub<S> {
     pub progress: watch::Sender<u64>,
     /// Own lanes: what is appended and durable.
     pub heads: watch::Sender<[LaneHead; LANES]>,
+    /// The histories of the own lanes. Whoever changes them in the store shows them here.
+    pub histories: watch::Sender<Arc<Histories>>,
+    /// Peers to level from.
+    pub level: level::Requests,
+    /// Held while what a peer had becomes part of this site's state and of its histories: nobody is given the one without the other.
+    pub levelled: tokio::sync::RwLock<()>,
     /// The version of the members.
     pub members_changed: watch::Sender<u64>,
     /// Rises when more of another site's lane is applied here.
     pub applied: watch::Sender<u64>,
+    /// Rises when a peer has answered, or could not be reached.
+    pub met: watch::Sender<u64>,
     /// Rises when a peer has acknowledged more.
     pub acked: watch::Sender<u64>,
     /// Rises when an own stable point has moved.
@@ -152,6 +160,7 @@ impl<S: Store> Hub<S> {
             frontiers.advance(Head { site: frontier.origin, lane: frontier.lane, point: frontier.point });
         }
         let heads = Lane::ALL.map(|lane| store.lane_head(lane));
+        let histories = store.own_histories();
         let state = State {
             membership,
             watermarks,
@@ -175,8 +184,12 @@ impl<S: Store> Hub<S> {
             opener,
             progress,
             heads: watch::Sender::new(heads),
+            histories: watch::Sender::new(histories),
+            level: level::Requests::default(),
+            levelled: tokio::sync::RwLock::new(()),
             members_changed: watch::Sender::new(state.membership.version()),
             applied: watch::Sender::new(0),
+            met: watch::Sender::new(0),
             acked: watch::Sender::new(0),
             stable: watch::Sender::new(0),
             limits_changed: watch::Sender::new(0),
@@ -287,6 +300,25 @@ impl<S: Store> Hub<S> {
             watermarks.applied(frontiers);
             self.applied.send_modify(|version| *version += 1);
         }
+    }
+
+    /// The own lanes' histories.
+    pub fn own_histories(&self) -> Arc<Histories> {
+        self.histories.borrow().clone()
+    }
+
+    /// Reads what has become of frontiers and histories beside replay, and shows it. Blocks.
+    pub fn refresh_frontiers(&self) -> Result<(), FsError> {
+        for frontier in self.store.frontiers()?.into_iter().filter(|frontier| frontier.origin != self.local.site) {
+            self.note_applied(Head { site: frontier.origin, lane: frontier.lane, point: frontier.point });
+        }
+        self.histories.send_if_modified(|shown| {
+            let histories = self.store.own_histories();
+            let changed = *shown != histories;
+            *shown = histories;
+            changed
+        });
+        Ok(())
     }
 
     /// Waits for the turn of a new stream of a channel from `origin`; the one before is told to end. `None` if it doesn't in time.

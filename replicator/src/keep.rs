@@ -114,6 +114,7 @@ pub async fn keep<S: Store>(hub: Arc<Hub<S>>) {
 
 fn gather<S: Store>(hub: &Hub<S>, stored: &Points) -> News {
     let heads = *hub.heads.borrow();
+    let histories = hub.own_histories();
     let mut news = News::default();
     let mut state = hub.state();
     let State { membership, watermarks, frontiers, watermark, their_stable, .. } = &mut *state;
@@ -132,7 +133,7 @@ fn gather<S: Store>(hub: &Hub<S>, stored: &Points) -> News {
             watermark[lane as usize] = seq;
             news.watermarks.push((lane, seq));
         }
-        let durable = LanePoint { incarnation: hub.local.incarnation, seq: head.durable };
+        let durable = LanePoint { incarnation: histories[lane as usize].current(), seq: head.durable };
         if let Some(stable) = watermarks.stable(lane, durable) {
             debug_assert!(stable.point.seq <= watermark[lane as usize], "stable {stable:?} beyond the watermark {seq}");
             news.own_stable.push((lane, stable));
@@ -159,7 +160,7 @@ async fn tell<S: Store>(hub: &Arc<Hub<S>>, news: News, stored: &mut Points) -> b
             }
             // What this site made in its other lanes before the stable record is required too; all of it is below these heads.
             let heads = hub.refresh_heads();
-            let own = frames::own_heads(hub.local.site, hub.local.incarnation, &heads);
+            let own = frames::own_heads(hub.local.site, &hub.own_histories(), &heads);
             for (lane, stable) in &mut own_stable {
                 store.set_stable(hub.local.site, *lane, stable.point);
                 stable.heads.extend(own.iter().copied().filter(|head: &Head| head.lane != *lane));

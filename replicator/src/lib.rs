@@ -13,6 +13,7 @@
 //! | [`membership`] | who belongs to the volume: pure |
 //! | [`dial`], [`ship`], [`segments`] | connects, reads, seals, sends |
 //! | [`receive`], [`replay`] | checks, opens, applies, makes durable, acknowledges |
+//! | [`level`] | one site takes another's state, where records can't bring it level |
 //! | [`keep`] | keeps the store level with what the peers have said |
 //! | [`join`], [`identity`] | how a site comes in, and what it proves itself with |
 //! | [`hub`] | what the tasks share |
@@ -31,6 +32,7 @@ mod hub;
 pub mod identity;
 pub mod join;
 mod keep;
+mod level;
 pub mod limits;
 pub mod membership;
 mod progress;
@@ -49,6 +51,8 @@ pub mod watermark;
 mod hostile_tests;
 #[cfg(test)]
 mod join_tests;
+#[cfg(test)]
+mod level_tests;
 #[cfg(test)]
 mod protocol_tests;
 #[cfg(test)]

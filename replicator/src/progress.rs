@@ -18,6 +18,8 @@ pub struct StreamProgress {
     pub connected_since_ms: Option<u64>,
     /// Why the last attempt or connection ended, and when.
     pub last_error: Option<(u64, String)>,
+    /// Of an outgoing one: whether the peer has said, in this run, how far this site's lanes have come there, and has not more than this site.
+    pub met: bool,
     /// Wakes its shipper: the peer is there.
     pub wake: Arc<Notify>,
 }

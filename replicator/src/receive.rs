@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fs::error::FsError;
+use fs::peers::Frontier;
 use proto::grpc::{self, AckFrame, ShipFrame, ack_frame, ship_frame};
+use proto::history::Histories;
 use proto::hlc::{Drift, Hlc};
 use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId};
 use proto::segment::{Header, MAX_SEALED_BYTES, OpenError};
@@ -70,14 +72,28 @@ pub enum ReceiveError {
     /// A segment that is not one.
     #[error("a segment is refused: {0}")]
     Open(#[from] OpenError),
-    /// A segment of another site or incarnation.
-    #[error("a segment is refused: it is of site {site} in incarnation {}, the stream is not", incarnation.0)]
+    /// A segment of another site.
+    #[error("a segment is refused: it is of site {site}, the stream is not")]
     OtherOrigin {
         /// The segment's origin.
         site: SiteId,
-        /// Its incarnation.
+    },
+    /// A segment of an incarnation that does not begin where the lane stands.
+    #[error("a segment is refused: it is of incarnation {} of lane {lane}, which does not go on from {at}", incarnation.0)]
+    Incarnation {
+        /// The lane.
+        lane: Lane,
+        /// Where it stands.
+        at: LanePoint,
+        /// The segment's.
         incarnation: Incarnation,
     },
+    /// What this site knows of the origin's incarnations can't be stored.
+    #[error("the histories of your lanes can't be stored: {0}")]
+    Histories(FsError),
+    /// Records can't bring this site level.
+    #[error("this site takes your state: {0}")]
+    Level(String),
     /// A segment of a lane that another stream carries.
     #[error("a segment is refused: this stream does not carry the lane {lane}")]
     OtherLane {
@@ -141,7 +157,7 @@ pub async fn serve<S: Store>(
 struct Greeted {
     channel: Channel,
     turn: Turn,
-    incarnation: Incarnation,
+    histories: Histories,
     /// The first frontiers, by lane.
     frontiers: [LanePoint; LANES],
     welcome: grpc::Welcome,
@@ -167,6 +183,9 @@ async fn greet<S: Store>(
         durable.map_err(ReceiveError::NotDurable)?;
         *turn.undurable = None;
     }
+    let histories = greeting.histories.clone();
+    let known = hub.blocking(move |hub| note_histories(hub, origin, &histories)).await;
+    let (known, clocks) = known.map_err(ReceiveError::Histories)?;
     // First the frontiers, then this site's heads: see `Welcome` in the protocol.
     let frontiers = Lane::ALL.map(|lane| hub.state().frontiers.get(origin, lane));
     hub.blocking(|hub| hub.refresh_heads()).await;
@@ -183,9 +202,11 @@ async fn greet<S: Store>(
         heads: hello::own_heads(hub),
         software_version: SOFTWARE_VERSION.to_string(),
         window_bytes: hub.config.window_bytes,
+        clocks: channel.lanes().iter().map(|lane| clock_at(&clocks, *lane, frontiers[*lane as usize])).collect(),
+        histories: frames::put_histories(&known),
     };
     note_heads(hub, origin, &greeting.heads);
-    Ok(Greeted { channel, turn, incarnation: greeting.incarnation, frontiers, welcome, members_told })
+    Ok(Greeted { channel, turn, histories: greeting.histories, frontiers, welcome, members_told })
 }
 
 async fn receive<S: Store>(
@@ -195,7 +216,7 @@ async fn receive<S: Store>(
     acks: &mpsc::Sender<AckFrame>,
     greeted: Greeted,
 ) -> Result<(), ReceiveError> {
-    let Greeted { channel, turn: Turn { undurable, mut replaced }, incarnation, frontiers, welcome, members_told } =
+    let Greeted { channel, turn: Turn { undurable, mut replaced }, histories, frontiers, welcome, members_told } =
         greeted;
     let welcome = AckFrame { frame: Some(ack_frame::Frame::Welcome(welcome)) };
     if acks.send(welcome).await.is_err() {
@@ -226,22 +247,15 @@ async fn receive<S: Store>(
         let frontier = frontiers[lane as usize];
         let (queue, arrived) = mpsc::unbounded_channel();
         let (opened, batches) = mpsc::channel(replay::OPENED_SEGMENTS);
-        let worker = replay::Worker {
-            hub: hub.clone(),
-            origin,
-            incarnation,
-            lane,
-            outcomes: outcomes.clone(),
-            closing: closing.subscribe(),
-        };
+        let worker =
+            replay::Worker { hub: hub.clone(), origin, lane, outcomes: outcomes.clone(), closing: closing.subscribe() };
         workers.spawn(replay::open(hub.clone(), channel, arrived, opened, closing.subscribe()));
         workers.spawn(worker.run(batches));
-        // The first of an incarnation is record 1; a later incarnation than the frontier's goes on behind it.
         let room = Arc::new(Semaphore::new(permits(hub.config.window_bytes + MAX_SEALED_BYTES as u64) as usize));
-        lanes.push(LaneQueue { lane, next: frontier.seq.next(), queue, room });
+        lanes.push(LaneQueue { lane, at: frontier, queue, room });
     }
     drop(outcomes);
-    let mut stream = Stream { hub, origin, incarnation, lanes };
+    let mut stream = Stream { hub, origin, histories, lanes };
     let mut stop = hub.stop.subscribe();
     let result = tokio::select! {
         biased;
@@ -266,7 +280,8 @@ async fn receive<S: Store>(
 
 struct LaneQueue {
     lane: Lane,
-    next: Seq,
+    /// Up to where it has arrived.
+    at: LanePoint,
     /// Bounded by `room`.
     queue: mpsc::UnboundedSender<Arrived>,
     room: Arc<Semaphore>,
@@ -275,7 +290,7 @@ struct LaneQueue {
 struct Stream<'a, S> {
     hub: &'a Arc<Hub<S>>,
     origin: SiteId,
-    incarnation: Incarnation,
+    histories: Histories,
     lanes: Vec<LaneQueue>,
 }
 
@@ -296,6 +311,11 @@ impl<S: Store> Stream<'_, S> {
                 Some(ship_frame::Frame::Members(members)) => {
                     self.hub.learn(&frames::members(Some(&members))?, Some(self.origin)).await?;
                 }
+                Some(ship_frame::Frame::LevelNeeded(needed)) => {
+                    let reason: String = needed.reason.chars().take(500).collect();
+                    self.hub.level.ask(self.origin, None);
+                    return Err(ReceiveError::Level(reason));
+                }
                 Some(ship_frame::Frame::Hello(_)) => return Err(ReceiveError::Unexpected("a second greeting")),
                 None => return Err(ReceiveError::Unexpected("a frame that this version does not know")),
             }
@@ -305,16 +325,19 @@ impl<S: Store> Stream<'_, S> {
     /// Hands a segment to its lane if it comes next there. What its header says is believed only so far: opening it proves it.
     async fn segment(&mut self, segment: grpc::Segment) -> Result<(), ReceiveError> {
         let run = Header::decode(&segment.sealed)?.run;
-        if run.origin != self.origin || run.incarnation != self.incarnation {
-            return Err(ReceiveError::OtherOrigin { site: run.origin, incarnation: run.incarnation });
+        if run.origin != self.origin {
+            return Err(ReceiveError::OtherOrigin { site: run.origin });
         }
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.lane == run.lane) else {
             return Err(ReceiveError::OtherLane { lane: run.lane });
         };
-        if run.first != lane.next {
-            return Err(ReceiveError::Order { lane: run.lane, expected: lane.next, found: run.first });
+        let (at, incarnation) = (lane.at, run.incarnation);
+        let entered = self.histories[run.lane as usize].enter(at, incarnation);
+        let at = entered.ok_or(ReceiveError::Incarnation { lane: run.lane, at, incarnation })?;
+        if run.first != at.seq.next() {
+            return Err(ReceiveError::Order { lane: run.lane, expected: at.seq.next(), found: run.first });
         }
-        lane.next = run.last.next();
+        lane.at = LanePoint { incarnation, seq: run.last };
         let permits = permits(segment.sealed.len() as u64);
         let Ok(room) = lane.room.clone().acquire_many_owned(permits).await else { return Ok(()) };
         // The opener ends only with an error, which ends this stream too.
@@ -332,6 +355,28 @@ impl<S: Store> Stream<'_, S> {
         self.hub.applied.send_modify(|version| *version += 1);
         Ok(())
     }
+}
+
+/// Takes in what the origin says of its incarnations, while none of its records is replayed on this stream. Gives what is known then, and the
+/// frontiers with the clock readings of their records. Blocks.
+fn note_histories<S: Store>(
+    hub: &Hub<S>,
+    origin: SiteId,
+    told: &Histories,
+) -> Result<(Histories, Vec<Frontier>), FsError> {
+    hub.store.note_histories(origin, told)?;
+    hub.refresh_frontiers()?;
+    let frontiers = hub.store.frontiers()?;
+    let of_origin = frontiers.into_iter().filter(|frontier| frontier.origin == origin);
+    Ok((Lane::ALL.map(|lane| hub.store.history_of(origin, lane)), of_origin.collect()))
+}
+
+/// The clock reading of the record at a frontier; 0 if it is not known.
+fn clock_at(frontiers: &[Frontier], lane: Lane, point: LanePoint) -> u64 {
+    frontiers
+        .iter()
+        .find(|frontier| (frontier.lane, frontier.point) == (lane, point))
+        .map_or(0, |frontier| frontier.hlc.0)
 }
 
 fn permits(bytes: u64) -> u32 {

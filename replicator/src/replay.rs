@@ -46,6 +46,7 @@ pub struct Arrived {
 
 /// An opened segment.
 pub struct Batch {
+    incarnation: Incarnation,
     records: Vec<Record>,
     room: OwnedSemaphorePermit,
 }
@@ -76,7 +77,9 @@ pub async fn open<S: Store>(
         while let Some(Arrived { sealed, room }) = arrived.recv().await {
             let segment = hub.calling(channel, move |hub| hub.opener.lock().open(&sealed)).await;
             match segment {
-                Ok(segment) => drop(opened.send(Batch { records: segment.records, room }).await),
+                Ok(segment) => drop(
+                    opened.send(Batch { incarnation: segment.run.incarnation, records: segment.records, room }).await,
+                ),
                 Err(error) => return Ended::Open(error),
             }
         }
@@ -102,7 +105,6 @@ pub enum Outcome {
 pub struct Worker<S> {
     pub hub: Arc<Hub<S>>,
     pub origin: SiteId,
-    pub incarnation: Incarnation,
     pub lane: Lane,
     pub outcomes: mpsc::Sender<Outcome>,
     pub closing: Closing,
@@ -111,14 +113,16 @@ pub struct Worker<S> {
 impl<S: Store> Worker<S> {
     /// Runs until the stream ends; says why.
     pub async fn run(mut self, mut batches: mpsc::Receiver<Batch>) -> Ended {
+        // Of a later incarnation than those before it.
+        let mut next = None;
         loop {
             let mut closing = self.closing.clone();
             let batch = tokio::select! {
                 biased;
                 _ = closing.wait_for(|closing| *closing) => return Ended::with_the_stream(),
-                batch = batches.recv() => batch,
+                batch = async { if next.is_some() { next.take() } else { batches.recv().await } } => batch,
             };
-            let Some(Batch { mut records, room }) = batch else {
+            let Some(Batch { incarnation, mut records, room }) = batch else {
                 // The opener has ended, and with it the stream.
                 let _ = closing.wait_for(|closing| *closing).await;
                 return Ended::with_the_stream();
@@ -128,31 +132,35 @@ impl<S: Store> Worker<S> {
             let mut content = bytes(&records);
             while content < GROUP_BYTES && records.len() < GROUP_RECORDS {
                 let Ok(more) = batches.try_recv() else { break };
+                if more.incarnation != incarnation {
+                    next = Some(more);
+                    break;
+                }
                 content += bytes(&more.records);
                 records.extend(more.records);
                 rooms.push(more.room);
             }
-            if let Err(reason) = self.replay(records).await {
+            if let Err(reason) = self.replay(incarnation, records).await {
                 return Ended::Replay(reason);
             }
         }
     }
 
     /// Replays records until all are applied.
-    async fn replay(&mut self, mut records: Vec<Record>) -> Result<(), String> {
+    async fn replay(&mut self, incarnation: Incarnation, mut records: Vec<Record>) -> Result<(), String> {
         let mut applied_here = self.hub.applied.subscribe();
         let mut shown: Option<String> = None;
         let mut failures = 0u32;
         while !records.is_empty() {
             // What is applied from here on wakes a wait below.
             applied_here.mark_unchanged();
-            let (origin, incarnation, lane) = (self.origin, self.incarnation, self.lane);
+            let (origin, lane) = (self.origin, self.lane);
             let call = move |hub: &Hub<S>| (hub.store.replay(origin, incarnation, lane, &records), records);
             let (replayed, returned) = self.hub.calling(Channel::of(lane), call).await;
             records = returned;
             let Replayed { applied, lsn, stopped } = replayed;
-            let done = records.partition_point(|record| record.seq <= applied.seq);
-            if done > 0 && applied.incarnation == incarnation {
+            let done = records.partition_point(|record| LanePoint { incarnation, seq: record.seq } <= applied);
+            if done > 0 {
                 records.drain(..done);
                 failures = 0;
                 self.hub.note_applied(Head { site: origin, lane, point: applied });

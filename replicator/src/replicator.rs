@@ -28,7 +28,7 @@ use crate::limits::{LaneLimit, LimitError, LimitStatus, Limits};
 use crate::status::{self, ReplicationStatus};
 use crate::store::Store;
 use crate::transport::{Credentials, server};
-use crate::{keep, ship};
+use crate::{keep, level, ship};
 
 /// Why the replicator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -112,9 +112,47 @@ impl<S: Store> Replicator<S> {
         let mut tasks = JoinSet::new();
         tasks.spawn(keep::watch(hub.clone()));
         tasks.spawn(keep::keep(hub.clone()));
+        tasks.spawn(level::run(hub.clone()));
         tasks.spawn(ship_to_all(hub.clone()));
         tasks.spawn(serve(hub.clone(), listener));
         Ok(Self { hub, tasks: Mutex::new(tasks), address })
+    }
+
+    /// To be awaited before programs may write: learns from the peers whether the end of the journal was lost, for `limit` at most.
+    ///
+    /// If every peer answers and none has more of this site's lanes than this site, all goes on. Otherwise this site opens an incarnation: what it
+    /// makes then has positions that nobody knows, whatever turns out to be lost, so it need not wait for whom it can't reach. Nothing on the
+    /// disk tells an older copy that was closed well from the newest, so this asks at every start. It costs a handshake where the peers are there,
+    /// and one row where one is not; it waits only for a peer that is reached and silent.
+    pub async fn settle_tail(&self, limit: Duration) -> Result<(), FsError> {
+        let deadline = Instant::now() + limit;
+        let mut met = self.hub.met.subscribe();
+        loop {
+            met.mark_unchanged();
+            let (all_met, all_tried) = self.met();
+            if all_met {
+                return Ok(());
+            }
+            if all_tried || timeout_at(deadline, met.changed()).await.is_err() {
+                break;
+            }
+        }
+        self.hub.blocking(|hub| level::open_fresh(hub, hub.store.incarnation())).await
+    }
+
+    /// Whether every peer has answered on every channel; and whether it was tried at least.
+    fn met(&self) -> (bool, bool) {
+        let state = self.hub.state();
+        let streams = || {
+            let others = state.membership.others();
+            others.flat_map(|member| {
+                let progress = state.peers.get(&member.site);
+                Channel::ALL.map(|channel| progress.map(|progress| &progress.streams[channel as usize]))
+            })
+        };
+        let met = streams().all(|stream| stream.is_some_and(|stream| stream.met));
+        let tried = streams().all(|stream| stream.is_some_and(|stream| stream.met || stream.last_error.is_some()));
+        (met, tried)
     }
 
     /// Where it listens.
@@ -281,13 +319,7 @@ fn open<S: Store>(
         Some(path) => Invitations::load(&path)?,
         None => Invitations::default(),
     };
-    let local = Local {
-        volume: profile.volume,
-        site: profile.site,
-        incarnation: store.incarnation(),
-        credentials: Credentials::of(&identity),
-        identity,
-    };
+    let local = Local { volume: profile.volume, site: profile.site, credentials: Credentials::of(&identity), identity };
     let listener = progress.clone();
     store.on_progress(Box::new(move || listener.send_modify(|version| *version += 1)));
     Ok(Hub::new(store, local, own, config, salt, invitations, progress)?)

@@ -63,7 +63,6 @@ pub struct Segments<S> {
     store: Arc<S>,
     volume: VolumeId,
     site: SiteId,
-    incarnation: Incarnation,
     sealer: Mutex<Sealer>,
     cache: Mutex<Cache>,
 }
@@ -71,9 +70,9 @@ pub struct Segments<S> {
 impl<S: Store> Segments<S> {
     /// `salt` must be fresh from the operating system.
     pub fn new(store: Arc<S>, key: &VolumeKey, salt: SealingSalt) -> Self {
-        let (volume, site, incarnation) = (store.volume_id(), store.site(), store.incarnation());
+        let (volume, site) = (store.volume_id(), store.site());
         let sealer = Mutex::new(Sealer::new(key, volume, site, salt));
-        Self { store, volume, site, incarnation, sealer, cache: Mutex::default() }
+        Self { store, volume, site, sealer, cache: Mutex::default() }
     }
 
     /// The segment that follows on `after`, or `None` if no durable record does. Blocks.
@@ -104,12 +103,14 @@ impl<S: Store> Segments<S> {
 
     fn make(&self, lane: Lane, after: Seq) -> Result<Option<Sealed>, SegmentError> {
         let read = self.store.read_lane(lane, after, TARGET_SEGMENT_BYTES)?;
-        if read.is_empty() {
-            return Ok(None);
-        }
-        let records: Vec<Record> = read.into_iter().map(|read| read.record).collect();
-        let plain = match self.build(lane, &records) {
-            Err(BuildError::TooLarge { fitting }) if fitting > 0 => self.build(lane, &records[..fitting])?,
+        let Some(incarnation) = read.first().map(|read| read.incarnation) else { return Ok(None) };
+        // A segment has records of one incarnation.
+        let read = read.into_iter().take_while(|read| read.incarnation == incarnation);
+        let records: Vec<Record> = read.map(|read| read.record).collect();
+        let plain = match self.build(incarnation, lane, &records) {
+            Err(BuildError::TooLarge { fitting }) if fitting > 0 => {
+                self.build(incarnation, lane, &records[..fitting])?
+            }
             built => built?,
         };
         let run = plain.run();
@@ -117,7 +118,7 @@ impl<S: Store> Segments<S> {
         Ok(Some(Sealed { lane, first: run.first, last: run.last, bytes }))
     }
 
-    fn build(&self, lane: Lane, records: &[Record]) -> Result<PlainSegment, BuildError> {
-        PlainSegment::build(self.volume, self.site, self.incarnation, lane, records)
+    fn build(&self, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Result<PlainSegment, BuildError> {
+        PlainSegment::build(self.volume, self.site, incarnation, lane, records)
     }
 }

@@ -27,6 +27,7 @@ use crate::frames;
 use crate::frontiers::Head;
 use crate::hello;
 use crate::hub::{Hub, LANES};
+use crate::level::told::Told;
 use crate::progress::Stages;
 use crate::segments::{Sealed, SegmentError};
 use crate::store::Store;
@@ -58,13 +59,15 @@ struct Shipper<S> {
     segment: Option<Sealed>,
     /// Where the peer's lanes stood at the acknowledgement that is being handled.
     peer_heads: Vec<Head>,
+    /// What the peer last told of this site's lanes.
+    told: Option<Arc<Told>>,
 }
 
 /// Runs until the replicator shuts down.
 pub async fn run<S: Store>(hub: Arc<Hub<S>>, peer: SiteId, channel: Channel) {
     let settings =
         Settings { window_bytes: hub.config.window_bytes, weights: hub.config.weights, ..Settings::default() };
-    let engine = Engine::new(settings, hub.local.incarnation, channel.lanes());
+    let engine = Engine::new(settings, channel.lanes());
     let name = hub.name_of(peer);
     let shipper = Shipper {
         hub,
@@ -77,6 +80,7 @@ pub async fn run<S: Store>(hub: Arc<Hub<S>>, peer: SiteId, channel: Channel) {
         connection: None,
         segment: None,
         peer_heads: Vec::new(),
+        told: None,
     };
     shipper.run().await;
 }
@@ -89,6 +93,7 @@ enum Woken {
     Dialed(Box<Result<Welcomed, ShipError>>),
     Read(Lane, Result<Option<Sealed>, SegmentError>),
     Frame(Result<Option<grpc::AckFrame>, LinkError>),
+    Incarnation,
     Heads,
     Appended,
     News,
@@ -102,6 +107,7 @@ impl<S: Store> Shipper<S> {
         let mut stop = self.hub.stop.subscribe();
         let mut limits = self.hub.limits_changed.subscribe();
         let mut progress = self.hub.progress.subscribe();
+        let mut histories = self.hub.histories.subscribe();
         let is_sync = self.channel == Channel::Sync;
         let wake = self.hub.state().peers.entry(self.peer).or_default().streams[self.channel as usize].wake.clone();
         self.show_heads(&mut heads);
@@ -112,6 +118,7 @@ impl<S: Store> Shipper<S> {
             let woken = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => Woken::Stop,
+                Ok(()) = histories.changed() => Woken::Incarnation,
                 result = pending_or(&mut self.dialing) => Woken::Dialed(Box::new(result)),
                 frame = next_frame(connection.as_mut().map(|connection| &mut connection.link.acks)) => Woken::Frame(frame),
                 (lane, result) = pending_or(&mut self.reading) => Woken::Read(lane, result),
@@ -127,6 +134,13 @@ impl<S: Store> Shipper<S> {
                 Woken::Stop => break,
                 Woken::Time => self.feed(Event::Tick),
                 Woken::Peer => self.feed(Event::Wake),
+                Woken::Incarnation => {
+                    // The peer has to know where the next records belong.
+                    if self.dialing.is_some() || self.connection.is_some() {
+                        self.lost(&ShipError::Incarnation);
+                    }
+                    self.feed(Event::Wake);
+                }
                 Woken::Heads => self.show_heads(&mut heads),
                 Woken::Appended => self.show_appended(),
                 Woken::News => {}
@@ -192,8 +206,18 @@ impl<S: Store> Shipper<S> {
                     self.check_stages(lane, point.seq);
                     self.hub.acknowledge(self.peer, lane, point, &self.peer_heads);
                 }
+                Command::Level => self.hub.level.ask(self.peer, self.told.clone()),
+                Command::TellToLevel { fault } => {
+                    let needed = grpc::LevelNeeded { reason: fault.to_string() };
+                    let frame = ShipFrame { frame: Some(ship_frame::Frame::LevelNeeded(needed)) };
+                    tracing::warn!(peer = self.name, channel = self.channel.name(), "{fault}");
+                    if let Some(connection) = &self.connection {
+                        // If it is not taken, the peer does not answer, and is told again.
+                        let _ = connection.link.frames.try_send(frame);
+                    }
+                }
                 Command::Disconnect { fault } => {
-                    if matches!(fault, Fault::LostTail { .. }) {
+                    if matches!(fault, Fault::Diverged { .. }) {
                         self.hub.store.stop_writing(&fault.to_string());
                     }
                     self.drop_connection(&fault.into());
@@ -216,7 +240,8 @@ impl<S: Store> Shipper<S> {
     }
 
     fn welcomed(&mut self, welcomed: Welcomed, heads: &mut watch::Receiver<[LaneHead; LANES]>) {
-        let Welcomed { link, frontiers, heads: peer_heads, members_told, window_bytes } = welcomed;
+        let Welcomed { link, handshake, told, heads: peer_heads, members_told } = welcomed;
+        let frontiers = handshake.frontiers;
         let next_heartbeat = Instant::now() + self.hub.config.heartbeat;
         self.connection = Some(Connection { link, members_told, stable_told: [Seq::ZERO; LANES], next_heartbeat });
         self.name = self.hub.name_of(self.peer);
@@ -227,10 +252,15 @@ impl<S: Store> Shipper<S> {
                 progress.stopped[lane] = None;
             }
         });
-        self.peer_heads = peer_heads;
+        (self.peer_heads, self.told) = (peer_heads, Some(told));
         self.show_heads(heads);
-        self.feed(Event::Connected { frontiers, window_bytes });
-        if self.connection.is_some() {
+        self.feed(Event::Connected(Box::new(handshake)));
+        if self.engine.is_refused() {
+            return;
+        }
+        self.hub.peer(self.peer, |progress| progress.streams[self.channel as usize].met = true);
+        self.hub.met.send_modify(|version| *version += 1);
+        if self.engine.is_streaming() && self.connection.is_some() {
             // The frontiers count as acknowledgements, and are told by now.
             if self.channel == Channel::Sync {
                 self.hub.store.peer_connected(self.peer, true);
@@ -266,6 +296,7 @@ impl<S: Store> Shipper<S> {
             let known = progress.last_error.replace((clock::wall_ms(), text.clone()));
             known.is_some_and(|(_, known)| known == text)
         };
+        self.hub.met.send_modify(|version| *version += 1);
         let channel = self.channel.name();
         // The same reason again, attempt after attempt, is said once.
         match error {
@@ -273,6 +304,7 @@ impl<S: Store> Shipper<S> {
             ShipError::Fault(_) | ShipError::Members(_) => {
                 tracing::error!(peer = self.name, channel, "nothing is shipped: {text}")
             }
+            ShipError::Incarnation => tracing::info!(peer = self.name, channel, "dialling again: {text}"),
             _ => tracing::warn!(peer = self.name, channel, "not connected: {text}"),
         }
     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::channel::Channel;
 use crate::clock;
 use crate::hub::Hub;
+use crate::level::Progress;
 use crate::progress::StreamProgress;
 use crate::store::Store;
 use crate::watermark::Bound;
@@ -20,12 +21,31 @@ pub struct ReplicationStatus {
     pub site: u16,
     /// Its name.
     pub name: String,
+    /// The incarnation in which it makes records.
+    pub incarnation: u32,
+    /// From whom this site takes state that records can't bring, and how far that has come.
+    pub levelling: Option<LevellingStatus>,
     /// This site's own lanes that have records.
     pub lanes: Vec<LaneStatus>,
     /// This site's records on their way to each other site.
     pub peers: Vec<PeerStatus>,
     /// Each other site's records on their way to this one.
     pub incoming: Vec<IncomingStatus>,
+}
+
+/// A peer's state that is being taken in.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LevellingStatus {
+    /// The peer's name.
+    pub from: String,
+    /// Since when, in ms since the Unix epoch.
+    pub since_ms: u64,
+    /// Chunks of its state that are in.
+    pub chunks: u64,
+    /// Files whose content is in.
+    pub files: u64,
+    /// Bytes that have come.
+    pub bytes: u64,
 }
 
 /// One of this site's lanes.
@@ -205,6 +225,8 @@ pub fn status<S: Store>(hub: &Arc<Hub<S>>) -> ReplicationStatus {
 /// What the shared state has.
 fn shown<S: Store>(hub: &Hub<S>) -> ReplicationStatus {
     let heads = *hub.heads.borrow();
+    let incarnation = hub.own_histories()[0].current().0;
+    let levelling = levelling(hub);
     let (now_ms, local) = (clock::steady_ms(), clock::local_time());
     let mut state = hub.state();
     let in_use: Vec<Lane> = Lane::ALL.into_iter().filter(|lane| heads[*lane as usize].appended > Seq::ZERO).collect();
@@ -296,7 +318,12 @@ fn shown<S: Store>(hub: &Hub<S>) -> ReplicationStatus {
         });
     }
     let own = state.membership.own();
-    ReplicationStatus { site: own.site.0, name: own.name.clone(), lanes, peers, incoming }
+    ReplicationStatus { site: own.site.0, name: own.name.clone(), incarnation, levelling, lanes, peers, incoming }
+}
+
+fn levelling<S: Store>(hub: &Hub<S>) -> Option<LevellingStatus> {
+    let Progress { from, since_ms, chunks, files, bytes } = hub.level.progress()?;
+    Some(LevellingStatus { from: hub.name_of(from), since_ms, chunks, files, bytes })
 }
 
 fn latest_error(streams: &[StreamStatus]) -> Option<&StreamStatus> {

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fs::error::FsError;
 use fs::journal::Lsn;
+use fs::level::{Level, Levelled};
 use fs::peers::{Frontier, Member};
 use fs::replay::Replayed;
 use fs::ship::{Backlog, LaneHead, ReadLaneError, ShipRecord};
 use fs::volume::{OpenError, Volume, VolumeOptions};
-use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId, VolumeId};
+use proto::history::{Histories, LaneHistory};
+use proto::hlc::Hlc;
+use proto::ids::{FileId, Incarnation, Lane, LanePoint, Seq, SiteId, VolumeId};
 use proto::record::{Perms, Record};
 
 /// A snapshot's chunks, in order.
@@ -46,7 +49,29 @@ pub trait Store: Send + Sync + 'static {
     fn members(&self) -> Result<Vec<Member>, FsError>;
     fn put_member(&self, member: &Member) -> Result<(), FsError>;
     fn stop_writing(&self, why: &str);
+    fn own_histories(&self) -> Arc<Histories>;
+    fn history_of(&self, origin: SiteId, lane: Lane) -> LaneHistory;
+    fn known_histories(&self) -> Vec<(SiteId, Lane, LaneHistory)>;
+    fn note_histories(&self, origin: SiteId, told: &Histories) -> Result<(), FsError>;
+    fn begin_incarnation(
+        &self,
+        above: Incarnation,
+        recovered: &[Vec<LanePoint>; Lane::ALL.len()],
+    ) -> Result<Incarnation, FsError>;
+    fn record_clock(&self, lane: Lane, seq: Seq) -> Result<Option<Hlc>, FsError>;
+    fn state(self: Arc<Self>) -> Result<Chunks, FsError>;
+    fn content(self: Arc<Self>, file: FileId) -> Result<Chunks, FsError>;
+    fn begin_level(self: Arc<Self>, from: SiteId) -> Result<Box<dyn TakesState>, FsError>;
     fn snapshot(self: Arc<Self>) -> Result<Chunks, FsError>;
+}
+
+/// A peer's state being taken in: see [`fs::level::Level`], whose methods these are.
+#[allow(missing_docs)]
+pub trait TakesState: Send {
+    fn take(&mut self, chunk: &Bytes) -> Result<(), FsError>;
+    fn wanted(&mut self) -> Result<Vec<FileId>, FsError>;
+    fn take_content(&mut self, chunk: &Bytes) -> Result<(), FsError>;
+    fn finish(self: Box<Self>) -> Result<Levelled, FsError>;
 }
 
 /// An empty store at a joining site, to be filled by a snapshot.
@@ -124,8 +149,54 @@ impl Store for Volume {
     fn stop_writing(&self, why: &str) {
         self.refuse_writing(why);
     }
+    fn own_histories(&self) -> Arc<Histories> {
+        self.own_histories()
+    }
+    fn history_of(&self, origin: SiteId, lane: Lane) -> LaneHistory {
+        self.history_of(origin, lane)
+    }
+    fn known_histories(&self) -> Vec<(SiteId, Lane, LaneHistory)> {
+        self.known_histories()
+    }
+    fn note_histories(&self, origin: SiteId, told: &Histories) -> Result<(), FsError> {
+        self.note_histories(origin, told)
+    }
+    fn begin_incarnation(
+        &self,
+        above: Incarnation,
+        recovered: &[Vec<LanePoint>; Lane::ALL.len()],
+    ) -> Result<Incarnation, FsError> {
+        self.begin_incarnation(above, recovered)
+    }
+    fn record_clock(&self, lane: Lane, seq: Seq) -> Result<Option<Hlc>, FsError> {
+        self.record_clock(lane, seq)
+    }
+    fn state(self: Arc<Self>) -> Result<Chunks, FsError> {
+        Volume::state(&self)
+    }
+    fn content(self: Arc<Self>, file: FileId) -> Result<Chunks, FsError> {
+        Volume::content(&self, file)
+    }
+    fn begin_level(self: Arc<Self>, from: SiteId) -> Result<Box<dyn TakesState>, FsError> {
+        Ok(Box::new(Volume::begin_level(&self, from)?))
+    }
     fn snapshot(self: Arc<Self>) -> Result<Chunks, FsError> {
         Ok(Box::new(Volume::snapshot(&self)?))
+    }
+}
+
+impl TakesState for Level {
+    fn take(&mut self, chunk: &Bytes) -> Result<(), FsError> {
+        self.take(chunk)
+    }
+    fn wanted(&mut self) -> Result<Vec<FileId>, FsError> {
+        self.wanted()
+    }
+    fn take_content(&mut self, chunk: &Bytes) -> Result<(), FsError> {
+        self.take_content(chunk)
+    }
+    fn finish(self: Box<Self>) -> Result<Levelled, FsError> {
+        Level::finish(*self)
     }
 }
 

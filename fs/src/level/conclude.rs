@@ -87,7 +87,11 @@ impl Level {
             };
         };
         let Some(inode) = txn.inode(entry.file)?.filter(|inode| inode.nlink == 0) else { return Ok(()) };
-        if removal.site == own || removal == ABSENT || !self.theirs.has(removal) || restored.contains(&entry.file) {
+        if removal.site == own
+            || removal == ABSENT
+            || !self.theirs.has(&self.volume, removal)
+            || restored.contains(&entry.file)
+        {
             return Ok(());
         }
         let hidden = if inode.is_dir() {
@@ -96,7 +100,7 @@ impl Level {
         } else {
             // What the peer has not seen, the remover has not seen either. A removal that came as a record was answered then.
             let content = inode.content.position;
-            content.site == own && !self.theirs.has(content) && !is_known(txn, removal)?
+            content.site == own && !self.theirs.has(&self.volume, content) && !is_known(txn, removal)?
         };
         if hidden {
             restored.insert(entry.file);

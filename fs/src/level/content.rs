@@ -87,7 +87,7 @@ impl Theirs {
 
 /// Decides as the records would have.
 pub(super) fn decide(txn: &Txn<'_>, there: &Frontiers, ours: &Inode, theirs: &Theirs) -> Result<Decision, FsError> {
-    let seen_there = there.has(ours.content.position);
+    let seen_there = there.has(txn.volume, ours.content.position);
     Ok(judge(ours, theirs, seen_there, is_known(txn, theirs.content.position)?))
 }
 

@@ -31,7 +31,7 @@ impl Level {
     /// any that the peer has seen, so that no record that the peer has seen brings it back.
     pub(super) fn entry_is_absent(&self, txn: &mut Txn<'_>, key: &Key) -> Result<(), FsError> {
         let id: EntryId = table::entry_of_key(key)?;
-        let Some(ours) = txn.entry(id)?.filter(|entry| entry.is_alive() && self.theirs.has(id.0)) else {
+        let Some(ours) = txn.entry(id)?.filter(|entry| entry.is_alive() && self.theirs.has(&self.volume, id.0)) else {
             return Ok(());
         };
         let stamp = Stamp { hlc: Hlc(self.clock.0 + 1), position: ABSENT };

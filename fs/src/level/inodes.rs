@@ -69,7 +69,7 @@ impl Level {
     pub(super) fn inode_is_absent(&self, txn: &mut Txn<'_>, key: &Key) -> Result<(), FsError> {
         let file = FileId(table::read_u64(key, "an inode's key")?);
         if let Some(inode) = txn.inode(file)?.filter(|inode| inode.is_gone(file))
-            && self.theirs.has(inode.created.position)
+            && self.theirs.has(&self.volume, inode.created.position)
         {
             self.volume.reclaim_file(txn, file)?;
         }

@@ -35,8 +35,8 @@ impl Frontiers {
     }
 
     /// Whether the record at the position was applied there.
-    pub fn has(&self, position: Position) -> bool {
-        position.site == NOBODY || position.point() <= self.point(position.site, position.lane)
+    pub fn has(&self, volume: &Volume, position: Position) -> bool {
+        position.site == NOBODY || volume.covers_at(self.point(position.site, position.lane), position)
     }
 }
 
@@ -54,9 +54,9 @@ pub(crate) fn is_known(txn: &Txn<'_>, position: Position) -> Result<bool, FsErro
         return Ok(true);
     }
     if position.site == txn.volume.site() {
-        return Ok(position.point() <= txn.volume.own_point(position.lane));
+        return Ok(txn.volume.covers_at(txn.volume.own_point(position.lane), position));
     }
-    Ok(position.point() <= frontier(txn, position.site, position.lane)?)
+    Ok(txn.volume.covers_at(frontier(txn, position.site, position.lane)?, position))
 }
 
 /// How far the lane has come here.

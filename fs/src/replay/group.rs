@@ -14,12 +14,13 @@ use super::{ReplayError, Replayed};
 use crate::content::object::Object;
 use crate::error::FsError;
 use crate::ops::data::{EXTENT_MIN_BYTES, disk, effect_of};
+use crate::peers::Frontier;
 use crate::store::batch::Effect;
 use crate::store::table::{self, Table};
 use crate::tree::apply::{self, ApplyError};
 use crate::tree::content::Decision;
 use crate::txn::{Committed, Txn};
-use crate::volume::{ObjectState, Volume, decode_point, encode_point};
+use crate::volume::{ObjectState, Volume, decode_point};
 
 /// Bounds of a group: the writer's lock is held for it.
 const GROUP_RECORDS: usize = 256;
@@ -105,8 +106,8 @@ impl Volume {
         }
         let frontier = self.frontier(origin, lane);
         let first = Position { site: origin, incarnation, lane, seq: records[0].seq };
-        // A new incarnation begins where the origin's own journal ended.
-        let expected = if incarnation == frontier.incarnation { frontier.seq.next() } else { first.seq };
+        // Where a higher incarnation begins, the caller has checked against the origin's history.
+        let expected = if incarnation > frontier.incarnation { first.seq } else { frontier.seq.next() };
         if first.seq != expected || incarnation < frontier.incarnation {
             return Err(ReplayError::Gap { expected, got: first.seq });
         }
@@ -140,10 +141,10 @@ impl Volume {
             drop(locks);
             return self.replay_group(origin, incarnation, lane, &records[..applied]);
         }
-        let last = records[applied - 1].seq;
+        let Record { seq: last, hlc, .. } = records[applied - 1];
         let Making { mut txn, journalled, .. } = making;
         let point = LanePoint { incarnation, seq: last };
-        txn.put(Table::Frontier, table::lane_key(origin, lane), encode_point(point));
+        txn.put(Table::Frontier, table::lane_key(origin, lane), Frontier { origin, lane, point, hlc }.encode());
         let committed = txn.commit_replayed(first, last, &journalled, &objects);
         if committed.is_err() {
             self.cut_uncommitted(&objects)?;
@@ -279,10 +280,7 @@ impl Making<'_> {
         if dep.site == position.site && dep.lane == position.lane {
             return dep < position;
         }
-        if dep.site == volume.site() {
-            return dep < volume.next_position(dep.lane);
-        }
-        dep.point() <= volume.frontier(dep.site, dep.lane)
+        volume.covers(dep)
     }
 }
 

@@ -138,6 +138,16 @@ pub fn lane_of_key(key: &[u8]) -> Result<(SiteId, Lane), DecodeError> {
     Ok((SiteId(u16::from_be_bytes([*high, *low])), lane))
 }
 
+/// The key, in the table of things that exist once, of the history of a lane of a site.
+pub fn history_key(site: SiteId, lane: Lane) -> Key {
+    let mut key = HISTORY.to_vec();
+    key.extend_from_slice(&lane_key(site, lane));
+    key.into()
+}
+
+/// The front of the keys of all histories.
+pub const HISTORY: &[u8] = b"history/";
+
 /// The key of an extent: lane, then sequence number.
 pub fn extent_key(lane: Lane, seq: Seq) -> Key {
     let mut key = vec![lane as u8];

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fs::replay::ReplayError;
 use fs::ship::ShipRecord;
+use proto::history::Resume;
 use proto::ids::{Lane, LanePoint, Seq, SiteId};
 use proto::record::Op;
 
@@ -36,8 +37,6 @@ pub struct Network {
     stable: Vec<Announced>,
     /// The bytes that a record was made with.
     pub written: BTreeMap<(SiteId, Seq), Vec<u8>>,
-    /// Where the journal of a site ended when its last incarnation began.
-    pub begun: BTreeMap<SiteId, Seq>,
     /// Records waited for others.
     pub waits: u64,
     /// Why the last delivery stopped.
@@ -47,14 +46,7 @@ pub struct Network {
 impl Network {
     pub fn new(sites: usize) -> Self {
         let watermarks = (0..sites).map(|_| Watermarks::default()).collect();
-        Self {
-            watermarks,
-            stable: Vec::new(),
-            written: BTreeMap::new(),
-            begun: BTreeMap::new(),
-            waits: 0,
-            why: String::new(),
-        }
+        Self { watermarks, stable: Vec::new(), written: BTreeMap::new(), waits: 0, why: String::new() }
     }
 
     /// The same links with more sites. Acknowledgements are made anew.
@@ -71,8 +63,10 @@ impl Network {
 
     /// The last number of the origin's journal that a site has which stands at the point.
     fn resume(&self, origin: &Site, point: LanePoint) -> Seq {
-        let begun = self.begun.get(&origin.id).copied().unwrap_or(Seq::ZERO);
-        if point.incarnation == origin.volume().incarnation() { point.seq } else { point.seq.min(begun) }
+        let history = origin.volume().lane_history(LANE);
+        let settled = history.settle(point);
+        let next = history.openings().iter().find(|opening| opening.incarnation > settled.incarnation);
+        next.map_or(settled.seq, |next| settled.seq.min(next.after))
     }
 
     fn has(&self, origin: &Site, peer: &Site) -> Seq {
@@ -102,7 +96,16 @@ impl Network {
     /// Delivers a random piece of a lane. Whether anything was applied.
     pub fn deliver(&mut self, sites: &[Site], from: usize, to: usize, rng: &mut Rng, all: bool) -> bool {
         let (origin, peer) = (&sites[from], &sites[to]);
+        peer.volume().note_histories(origin.id, &origin.volume().own_histories()).expect("noted");
         let before = peer.volume().frontier(origin.id, LANE);
+        let head = origin.volume().lane_head(LANE).appended;
+        let resumed = origin.volume().lane_history(LANE).resume(before, head, Seq(1));
+        assert!(
+            matches!(resumed, Resume::After(_)),
+            "site {} at {before} in the lane of {}: {resumed:?}",
+            peer.id,
+            origin.id
+        );
         let mut after = self.resume(origin, before);
         if rng.one_in(4) && !all {
             // Sent twice, as after a lost connection, but not what the origin may have dropped.

@@ -1,21 +1,37 @@
 //! What the machine is told, and what it tells.
 
-use proto::ids::{Incarnation, Lane, LanePoint, Seq};
+use std::fmt;
+use std::sync::Arc;
+
+use proto::history::Histories;
+use proto::ids::{Lane, LanePoint, Seq};
+
+/// What a handshake has shown. All by the lane's number.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Handshake {
+    /// How far each lane of this site has come at the peer.
+    pub frontiers: [LanePoint; Lane::ALL.len()],
+    /// The histories of this site's lanes.
+    pub histories: Arc<Histories>,
+    /// The last record of each lane of this site, durable or not.
+    pub heads: [Seq; Lane::ALL.len()],
+    /// The oldest record that the journal still has of those that the peer lacks.
+    pub oldest: [Seq; Lane::ALL.len()],
+    /// Why what the peer has can't be of this store.
+    pub diverged: Option<Fault>,
+    /// The most bytes of a lane that the peer takes in without having acknowledged them.
+    pub window_bytes: u64,
+}
 
 /// What happened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// Time has passed.
     Tick,
     /// The peer is known to be up (it has just connected to this site).
     Wake,
-    /// The peer answered with how far each lane of this site has come there, by the lane's number.
-    Connected {
-        /// The frontiers.
-        frontiers: [LanePoint; Lane::ALL.len()],
-        /// The most bytes of a lane that it takes in without having acknowledged them.
-        window_bytes: u64,
-    },
+    /// The peer answered.
+    Connected(Box<Handshake>),
     /// The peer could not be reached, or the connection ended.
     Lost,
     /// More of a lane may be shipped: of the sync lane what is appended, of others what is durable here.
@@ -71,6 +87,13 @@ pub enum Command {
         /// Its last record.
         last: Seq,
     },
+    /// Take the peer's state: it has records of this site that this site lost.
+    Level,
+    /// Tell the peer to take this site's state; it ends the stream then.
+    TellToLevel {
+        /// Why.
+        fault: Fault,
+    },
     /// Give up the connection.
     Disconnect {
         /// Why.
@@ -90,8 +113,7 @@ pub enum Command {
 pub enum Fault {
     /// The peer has records of this site that this site does not have.
     #[error(
-        "it has this site's lane {lane} up to {theirs}, this site's journal ends at {ours}: the store here lost its tail (an older copy was restored?); \
-         nothing is shipped and this site writes no more, so that no position is used twice; join again under another name, with an empty store"
+        "it has this site's lane {lane} up to {theirs}, this site's journal ends at {ours}: the store here lost its tail, which is taken back from there"
     )]
     LostTail {
         /// The lane.
@@ -101,16 +123,34 @@ pub enum Fault {
         /// What this site has.
         ours: LanePoint,
     },
-    /// The peer stands in another incarnation of this site.
-    #[error("it has this site's lane {lane} up to {theirs}, this site is in incarnation {}: it can't be resumed from there", ours.0)]
-    OtherIncarnation {
+    /// The peer lacks what this site's journal can't give any more.
+    #[error(
+        "it has this site's lane {lane} up to {theirs}, and records lead from there to {ours} no more: it has to take this site's state"
+    )]
+    MustLevel {
         /// The lane.
         lane: Lane,
         /// What the peer has.
         theirs: LanePoint,
-        /// This site's incarnation.
-        ours: Incarnation,
+        /// What this site has.
+        ours: LanePoint,
     },
+    /// Two copies of this site's store were at work.
+    #[error(
+        "it has this site's lane {lane} up to {theirs}, but {why}: an older copy of this store was restored and written to before it could ask; \
+         nothing is shipped and this site writes no more, so that no position is used twice; join again under another name, with an empty store"
+    )]
+    Diverged {
+        /// The lane.
+        lane: Lane,
+        /// What the peer has.
+        theirs: LanePoint,
+        /// How that shows.
+        why: Divergence,
+    },
+    /// The peer was told to level and did not take note.
+    #[error("it was told to take this site's state, and did not answer")]
+    NoAnswer,
     /// An acknowledgement of something never sent.
     #[error("it acknowledged {point} of lane {lane}, but was sent only up to {sent}")]
     AckBeyondSent {
@@ -131,4 +171,25 @@ pub enum Fault {
         /// What it had acknowledged.
         before: Seq,
     },
+}
+
+/// How it shows that two copies of a site's store were at work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Divergence {
+    /// Both opened an incarnation of one number.
+    Incarnation,
+    /// Both have another record at one position.
+    Record,
+    /// This site made records after it had lost some, and before it knew.
+    Written,
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Divergence::Incarnation => "it knows another incarnation by the number of one of this site's",
+            Divergence::Record => "this site has another record there",
+            Divergence::Written => "this site lost the end of its journal and has made records since",
+        })
+    }
 }

@@ -3,9 +3,16 @@
 //! ```text
 //!             due, or Wake            Connected
 //!   Waiting ───────────────▶ Dialing ───────────▶ Streaming
-//!      ▲                        │ Lost                │ Lost, or a fault of the peer (Disconnect)
-//!      └────────────────────────┴─────────────────────┘
+//!      ▲                      │ │ Lost                │ Lost, or a fault of the peer (Disconnect)
+//!      ├──────────────────────┼─┴─────────────────────┘
+//!      │   Lost, or no answer │ Connected, and no records lead on from where the peer is (TellToLevel)
+//!      ├───────── Telling ◀───┤
+//!      └──────────────────────┘ Connected, and the peer has what this site lost (Level), or it is of another copy (Disconnect)
 //! ```
+//!
+//! How to go on with a peer is for [`LaneHistory::resume`](proto::history::LaneHistory::resume) to say. A peer that was told to level ends the
+//! stream and takes this site's state; when this site has to level, it drops the connection and does so. Either way it dials again
+//! afterwards as always. Two copies of one store ([`Fault::Diverged`]) are never resumed.
 //!
 //! While streaming, each lane goes round `ReadLane → SegmentRead → Send → Acked`; one read is under way at a time, for
 //! the lane whose turn it is by its weight ([`shares`]) among those that have something to ship and may.
@@ -19,15 +26,17 @@
 //! Time (`now_ms`, any clock that does not run backwards) and jitter are arguments.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use proto::ids::{Incarnation, Lane, LanePoint, Seq};
+use proto::history::{Histories, Resume};
+use proto::ids::{Lane, LanePoint, Seq};
 
 pub mod backoff;
 mod messages;
 pub mod shares;
 
 use backoff::Backoff;
-pub use messages::{Command, Event, Fault};
+pub use messages::{Command, Divergence, Event, Fault, Handshake};
 use shares::Shares;
 
 /// The bounds that the machine keeps.
@@ -45,6 +54,8 @@ pub struct Settings {
     pub weights: [u32; Lane::ALL.len()],
     /// How many bytes of a lane wait to be sent before no more is read.
     pub queue_bytes: u64,
+    /// How long a peer may take to hear that it must level, in ms.
+    pub answer_ms: u64,
 }
 
 impl Default for Settings {
@@ -56,6 +67,7 @@ impl Default for Settings {
             read_retry_ms: 1_000,
             weights: [8, 8, 4, 1],
             queue_bytes: 1 << 20,
+            answer_ms: 5_000,
         }
     }
 }
@@ -65,6 +77,7 @@ enum State {
     Waiting { until_ms: u64 },
     Dialing,
     Streaming { since_ms: u64 },
+    Telling { until_ms: u64 },
 }
 
 #[derive(Default, Debug)]
@@ -98,7 +111,8 @@ impl LaneState {
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
-    incarnation: Incarnation,
+    /// Of this connection.
+    histories: Arc<Histories>,
     state: State,
     backoff: Backoff,
     /// The lanes of the channel.
@@ -109,19 +123,18 @@ pub struct Engine {
     reading: Option<(Lane, Seq)>,
     /// Of this connection: the smaller of both sites'.
     window_bytes: u64,
-    /// The peer has records of this site that this site lacks. That stays so, though the lane may grow past them: its positions
-    /// would be used twice.
-    lost_tail: Option<Fault>,
+    /// Two copies of this store were at work. That stays so.
+    diverged: Option<Fault>,
     /// At the last event.
     now_ms: u64,
 }
 
 impl Engine {
     /// A machine for the lanes of a channel, that dials at the first tick.
-    pub fn new(settings: Settings, incarnation: Incarnation, carried: &'static [Lane]) -> Self {
+    pub fn new(settings: Settings, carried: &'static [Lane]) -> Self {
         Self {
             settings,
-            incarnation,
+            histories: Arc::default(),
             state: State::Waiting { until_ms: 0 },
             backoff: Backoff::default(),
             carried,
@@ -129,7 +142,7 @@ impl Engine {
             shares: Shares::new(settings.weights),
             reading: None,
             window_bytes: settings.window_bytes,
-            lost_tail: None,
+            diverged: None,
             now_ms: 0,
         }
     }
@@ -145,10 +158,7 @@ impl Engine {
                     *until_ms = now_ms;
                 }
             }
-            Event::Connected { frontiers, window_bytes } => {
-                self.window_bytes = window_bytes.min(self.settings.window_bytes);
-                self.connected(now_ms, jitter, frontiers, &mut commands);
-            }
+            Event::Connected(handshake) => self.connected(now_ms, jitter, *handshake, &mut commands),
             Event::Lost => self.lost(now_ms, jitter),
             Event::HeadMoved { lane, durable } if self.carried.contains(&lane) => {
                 let lane = &mut self.lanes[lane as usize];
@@ -172,7 +182,7 @@ impl Engine {
     /// When the next [`Event::Tick`] is needed, if nothing else happens before.
     pub fn next_tick_ms(&self) -> Option<u64> {
         match self.state {
-            State::Waiting { until_ms } => Some(until_ms),
+            State::Waiting { until_ms } | State::Telling { until_ms } => Some(until_ms),
             State::Dialing => None,
             State::Streaming { .. } => {
                 let behind = self.lanes.iter().filter(|lane| lane.sent < lane.durable);
@@ -186,6 +196,16 @@ impl Engine {
     /// The last record of a lane that was sent over this connection, or that the peer had before.
     pub fn sent(&self, lane: Lane) -> Seq {
         self.lanes[lane as usize].sent
+    }
+
+    /// Whether records are shipped.
+    pub fn is_streaming(&self) -> bool {
+        matches!(self.state, State::Streaming { .. })
+    }
+
+    /// Whether the last handshake showed that this site can't go on with the peer: it lost records, or is another copy.
+    pub fn is_refused(&self) -> bool {
+        !matches!(self.state, State::Streaming { .. } | State::Telling { .. })
     }
 
     /// Bytes of a lane sent and not acknowledged.
@@ -205,45 +225,53 @@ impl Engine {
         }
     }
 
-    fn connected(&mut self, now_ms: u64, jitter: u32, frontiers: [LanePoint; 4], commands: &mut Vec<Command>) {
+    fn connected(&mut self, now_ms: u64, jitter: u32, handshake: Handshake, commands: &mut Vec<Command>) {
         if self.state != State::Dialing {
             return;
         }
-        if let Some(fault) = self.lost_tail {
+        let Handshake { frontiers, histories, heads, oldest, diverged, window_bytes } = handshake;
+        self.window_bytes = window_bytes.min(self.settings.window_bytes);
+        self.diverged = self.diverged.or(diverged);
+        if let Some(fault) = self.diverged {
             return self.fault(now_ms, jitter, fault, commands);
         }
+        let mut starts = Vec::new();
+        let (mut lost_tail, mut must_level) = (None, None);
         for lane in self.carried.iter().copied() {
-            let theirs = frontiers[lane as usize];
-            let durable = self.lanes[lane as usize].durable;
-            let ours = LanePoint { incarnation: self.incarnation, seq: durable };
-            let fault = if theirs.seq == Seq::ZERO {
-                continue;
-            } else if theirs.incarnation > self.incarnation || theirs.seq > durable {
-                Fault::LostTail { lane, theirs, ours }
-            } else if theirs.incarnation != self.incarnation {
-                Fault::OtherIncarnation { lane, theirs, ours: self.incarnation }
-            } else {
-                continue;
-            };
-            self.lost_tail = Some(fault).filter(|fault| matches!(fault, Fault::LostTail { .. }));
-            return self.fault(now_ms, jitter, fault, commands);
+            let (theirs, head) = (frontiers[lane as usize], heads[lane as usize]);
+            let ours = histories[lane as usize].point(head);
+            match histories[lane as usize].resume(theirs, head, oldest[lane as usize]) {
+                Resume::After(start) => starts.push((lane, start)),
+                Resume::LostTail => lost_tail = Some(Fault::LostTail { lane, theirs, ours }),
+                Resume::Level => must_level = Some(Fault::MustLevel { lane, theirs, ours }),
+            }
+        }
+        self.histories = histories;
+        if let Some(fault) = lost_tail {
+            // What the peer lacks comes after: both may lack something of the other.
+            commands.extend([Command::Level, Command::Disconnect { fault }]);
+            return self.lost(now_ms, jitter);
+        }
+        if let Some(fault) = must_level {
+            commands.push(Command::TellToLevel { fault });
+            self.state = State::Telling { until_ms: now_ms + self.settings.answer_ms };
+            return;
         }
         self.state = State::Streaming { since_ms: now_ms };
-        for lane in self.carried.iter().copied() {
-            let frontier = frontiers[lane as usize];
+        for (lane, start) in starts {
             let state = &mut self.lanes[lane as usize];
-            state.sent = frontier.seq;
-            state.acknowledged = frontier.seq;
+            state.sent = start.seq;
+            state.acknowledged = start.seq;
+            state.durable = state.durable.max(start.seq);
             state.resting_until_ms = 0;
-            let point = LanePoint { incarnation: self.incarnation, seq: frontier.seq };
-            commands.push(Command::SetAcknowledged { lane, point });
+            commands.push(Command::SetAcknowledged { lane, point: start });
         }
     }
 
     fn lost(&mut self, now_ms: u64, jitter: u32) {
         let delay_ms = match self.state {
             State::Waiting { .. } => return,
-            State::Dialing => self.backoff.next_ms(jitter),
+            State::Dialing | State::Telling { .. } => self.backoff.next_ms(jitter),
             State::Streaming { since_ms } => {
                 self.backoff.held(now_ms.saturating_sub(since_ms));
                 self.backoff.next_ms(jitter)
@@ -284,7 +312,8 @@ impl Engine {
     fn acked(&mut self, now_ms: u64, jitter: u32, lane: Lane, point: LanePoint, commands: &mut Vec<Command>) {
         let State::Streaming { .. } = self.state else { return };
         let state = &mut self.lanes[lane as usize];
-        if point.seq > state.sent || point.incarnation != self.incarnation {
+        let made = self.histories[lane as usize].incarnation_of(point.seq);
+        if point.seq > state.sent || (point.seq > state.acknowledged && made != Some(point.incarnation)) {
             let fault = Fault::AckBeyondSent { lane, point, sent: state.sent };
             return self.fault(now_ms, jitter, fault, commands);
         }
@@ -312,6 +341,10 @@ impl Engine {
             State::Waiting { until_ms } if until_ms <= now_ms => {
                 self.state = State::Dialing;
                 commands.push(Command::Dial);
+            }
+            State::Telling { until_ms } if until_ms <= now_ms => {
+                commands.push(Command::Disconnect { fault: Fault::NoAnswer });
+                self.lost(now_ms, 0);
             }
             State::Streaming { .. } if self.reading.is_none() => {
                 let (settings, window_bytes) = (self.settings, self.window_bytes);

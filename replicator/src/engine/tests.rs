@@ -1,4 +1,6 @@
 use proptest::prelude::*;
+use proto::hlc::Hlc;
+use proto::ids::Incarnation;
 
 use super::*;
 
@@ -9,6 +11,7 @@ const SETTINGS: Settings = Settings {
     read_retry_ms: 50,
     weights: [8, 8, 4, 1],
     queue_bytes: u64::MAX,
+    answer_ms: 5_000,
 };
 const LANE: Lane = Lane::Normal;
 
@@ -16,10 +19,24 @@ fn point(seq: u64) -> LanePoint {
     LanePoint { incarnation: Incarnation(1), seq: Seq(seq) }
 }
 
-fn frontiers(seq: u64) -> [LanePoint; 4] {
-    let mut all = [LanePoint::START; 4];
-    all[LANE as usize] = point(seq);
-    all
+/// A handshake with a peer whose frontier is `theirs`, of a lane that ends at `head` here.
+fn handshake(theirs: LanePoint, head: u64) -> Handshake {
+    let mut frontiers = [LanePoint::START; 4];
+    frontiers[LANE as usize] = theirs;
+    let mut heads = [Seq::ZERO; 4];
+    heads[LANE as usize] = Seq(head);
+    Handshake {
+        frontiers,
+        histories: Arc::default(),
+        heads,
+        oldest: [Seq(1); 4],
+        diverged: None,
+        window_bytes: u64::MAX,
+    }
+}
+
+fn connected(theirs: LanePoint, head: u64) -> Event {
+    Event::Connected(Box::new(handshake(theirs, head)))
 }
 
 /// The world around one machine: a lane that grows, a peer that applies in order, a link that may fail.
@@ -42,7 +59,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            engine: Engine::new(SETTINGS, Incarnation(1), &[Lane::High, LANE, Lane::Bulk]),
+            engine: Engine::new(SETTINGS, &[Lane::High, LANE, Lane::Bulk]),
             now_ms: 0,
             durable: 0,
             applied: 0,
@@ -80,6 +97,9 @@ impl World {
                     self.acknowledged = point.seq.0;
                 }
                 Command::SetAcknowledged { .. } => {}
+                Command::Level | Command::TellToLevel { .. } => {
+                    panic!("an honest peer is taken for one that is not level")
+                }
                 Command::Disconnect { fault } => panic!("an honest peer was given up: {fault}"),
             }
         }
@@ -95,7 +115,7 @@ impl World {
                 self.dialled = false;
                 self.connected = true;
                 self.sent = self.applied;
-                self.feed(Event::Connected { frontiers: frontiers(self.applied), window_bytes: u64::MAX });
+                self.feed(connected(point(self.applied), self.durable));
             }
             2 if self.dialled || self.connected => {
                 self.dialled = false;
@@ -164,10 +184,10 @@ proptest! {
 }
 
 fn streaming(durable: u64, frontier: u64) -> (Engine, Vec<Command>) {
-    let mut engine = Engine::new(SETTINGS, Incarnation(1), &[Lane::High, LANE, Lane::Bulk]);
+    let mut engine = Engine::new(SETTINGS, &[Lane::High, LANE, Lane::Bulk]);
     assert_eq!(engine.handle(0, 0, Event::Tick), [Command::Dial]);
     engine.handle(0, 0, Event::HeadMoved { lane: LANE, durable: Seq(durable) });
-    let commands = engine.handle(0, 0, Event::Connected { frontiers: frontiers(frontier), window_bytes: u64::MAX });
+    let commands = engine.handle(0, 0, connected(point(frontier), durable));
     (engine, commands)
 }
 
@@ -180,20 +200,58 @@ fn shipping_resumes_at_the_peers_frontier() {
 }
 
 #[test]
-fn a_lost_tail_is_named_and_nothing_is_shipped() {
+fn a_lost_tail_is_taken_back_and_nothing_is_shipped_before() {
     let (mut engine, commands) = streaming(4, 9);
     let fault = Fault::LostTail { lane: LANE, theirs: point(9), ours: point(4) };
-    assert_eq!(commands, [Command::Disconnect { fault }]);
-    assert!(engine.next_tick_ms() >= Some(2_500), "tried again at once");
-    assert_eq!(engine.handle(1, 0, Event::HeadMoved { lane: LANE, durable: Seq(5) }), []);
-    // The lane grows past what the peer has: the same positions, other records.
-    assert_eq!(engine.handle(2, 0, Event::HeadMoved { lane: LANE, durable: Seq(20) }), []);
+    assert_eq!(commands, [Command::Level, Command::Disconnect { fault }]);
+    assert!(engine.is_refused());
+    // The lane grows past what the peer has.
+    assert_eq!(engine.handle(1, 0, Event::HeadMoved { lane: LANE, durable: Seq(20) }), []);
     assert_eq!(engine.handle(60_000, 0, Event::Tick), [Command::Dial]);
-    let window_bytes = Settings::default().window_bytes;
-    let mut frontiers = [LanePoint::START; 4];
-    frontiers[LANE as usize] = point(9);
-    let again = engine.handle(60_001, 0, Event::Connected { frontiers, window_bytes });
-    assert_eq!(again, [Command::Disconnect { fault }]);
+    let mut histories = Histories::default();
+    histories[LANE as usize].open(Incarnation(2), Hlc(1), Seq(4), &[point(9)]);
+    let again = Handshake { histories: Arc::new(histories), ..handshake(point(9), 20) };
+    let commands = engine.handle(60_001, 0, Event::Connected(Box::new(again)));
+    let settled = LanePoint { incarnation: Incarnation(2), seq: Seq(4) };
+    assert!(commands.contains(&Command::SetAcknowledged { lane: LANE, point: settled }), "{commands:?}");
+    assert_eq!(commands.last(), Some(&Command::ReadLane { lane: LANE, after: Seq(4) }));
+    engine.handle(60_002, 0, Event::SegmentRead { lane: LANE, first: Seq(5), last: Seq(6), bytes: 1 });
+    let acked = LanePoint { incarnation: Incarnation(2), seq: Seq(6) };
+    let commands = engine.handle(60_003, 0, Event::Acked { lane: LANE, point: acked });
+    assert!(commands.contains(&Command::SetAcknowledged { lane: LANE, point: acked }), "{commands:?}");
+}
+
+#[test]
+fn a_peer_that_records_can_not_bring_level_is_told_and_dialled_again() {
+    let (mut engine, _) = streaming(9, 9);
+    engine.handle(0, 0, Event::Lost);
+    engine.handle(1_000, 0, Event::Tick);
+    let behind = Handshake { oldest: [Seq(8); 4], ..handshake(point(3), 9) };
+    let fault = Fault::MustLevel { lane: LANE, theirs: point(3), ours: point(9) };
+    let commands = engine.handle(1_000, 0, Event::Connected(Box::new(behind.clone())));
+    assert_eq!(commands, [Command::TellToLevel { fault }]);
+    assert_eq!(engine.handle(1_001, 0, Event::HeadMoved { lane: LANE, durable: Seq(12) }), [], "nothing is shipped");
+    assert_eq!(engine.next_tick_ms(), Some(6_000));
+    engine.handle(2_000, 0, Event::Lost);
+    assert_eq!(engine.handle(9_000, 0, Event::Tick), [Command::Dial]);
+    // One that does not hang up.
+    engine.handle(9_000, 0, Event::Connected(Box::new(behind)));
+    let commands = engine.handle(14_000, 0, Event::Tick);
+    assert_eq!(commands, [Command::Disconnect { fault: Fault::NoAnswer }]);
+}
+
+#[test]
+fn a_copy_that_diverged_is_never_resumed() {
+    let (mut engine, _) = streaming(9, 9);
+    engine.handle(0, 0, Event::Lost);
+    engine.handle(1_000, 0, Event::Tick);
+    let fault = Fault::Diverged { lane: LANE, theirs: point(9), why: Divergence::Record };
+    let shown = Handshake { diverged: Some(fault), ..handshake(point(9), 9) };
+    assert_eq!(engine.handle(1_000, 0, Event::Connected(Box::new(shown))), [Command::Disconnect { fault }]);
+    assert!(engine.next_tick_ms() >= Some(3_500), "tried again at once");
+    engine.handle(60_000, 0, Event::Tick);
+    let commands = engine.handle(60_000, 0, connected(point(9), 9));
+    assert_eq!(commands, [Command::Disconnect { fault }], "though it does not show any more");
 }
 
 #[test]
@@ -306,10 +364,10 @@ proptest! {
 
 #[test]
 fn the_peers_window_counts_if_it_is_the_smaller() {
-    let mut engine = Engine::new(SETTINGS, Incarnation(1), &[Lane::High, LANE, Lane::Bulk]);
+    let mut engine = Engine::new(SETTINGS, &[Lane::High, LANE, Lane::Bulk]);
     engine.handle(0, 0, Event::Tick);
     engine.handle(0, 0, Event::HeadMoved { lane: LANE, durable: Seq(9) });
-    engine.handle(0, 0, Event::Connected { frontiers: frontiers(0), window_bytes: 300 });
+    engine.handle(0, 0, Event::Connected(Box::new(Handshake { window_bytes: 300, ..handshake(point(0), 9) })));
     let commands = engine.handle(0, 0, Event::SegmentRead { lane: LANE, first: Seq(1), last: Seq(1), bytes: 200 });
     assert_eq!(commands, [Command::Send { lane: LANE, first: Seq(1), last: Seq(1) }]);
 }

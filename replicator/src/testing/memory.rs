@@ -15,25 +15,36 @@ use fs::ship::{Backlog, LaneHead, ReadLaneError, ShipRecord};
 use fs::volume::OpenError;
 use parking_lot::{Condvar, Mutex};
 use proto::codec::Reader;
+use proto::history::{Histories, LaneHistory};
 use proto::hlc::Hlc;
 use proto::ids::{FileId, Incarnation, Lane, LanePoint, Position, Seq, SiteId, VolumeId};
 use proto::record::{Op, Record, Time};
 
 use crate::clock;
-use crate::store::{Chunks, NewStore, Store};
+use crate::store::{Chunks, NewStore, Store, TakesState};
+use crate::testing::level;
 
-type Key = (SiteId, Lane);
+pub type Key = (SiteId, Lane);
+/// Every change that is part of the state: the position of its record, and its clock.
+pub type Seen = BTreeMap<(SiteId, Lane, LanePoint), Hlc>;
 
-/// Frontiers, and the log of each lane.
-type Applied = (BTreeMap<Key, LanePoint>, BTreeMap<Key, Vec<u64>>);
+/// What is applied of the other sites' lanes.
+#[derive(Clone, Default)]
+pub struct Applied {
+    pub frontiers: BTreeMap<Key, (LanePoint, Hlc)>,
+    /// Every record that was applied, in order.
+    pub log: BTreeMap<Key, Vec<u64>>,
+    pub seen: Seen,
+    pub histories: BTreeMap<SiteId, Histories>,
+}
 
 #[derive(Clone, Default)]
-struct Inner {
-    own: BTreeMap<Lane, Vec<Record>>,
+pub struct Inner {
+    own: BTreeMap<Lane, Vec<(Incarnation, Record)>>,
     own_durable: BTreeMap<Lane, u64>,
-    applied: BTreeMap<Key, LanePoint>,
-    /// Every record that was applied, in order.
-    log: BTreeMap<Key, Vec<u64>>,
+    pub histories: Histories,
+    clock: Hlc,
+    pub applied: Applied,
     /// How many batches there are.
     lsn: u64,
     durable_lsn: u64,
@@ -43,6 +54,7 @@ struct Inner {
     members: BTreeMap<SiteId, Member>,
     /// Replay fails.
     broken: bool,
+    level_fails_after: Option<u32>,
     flush_blocked: bool,
     snapshot_fails_after: Option<usize>,
     stopped: Option<String>,
@@ -50,9 +62,9 @@ struct Inner {
 
 pub struct MemoryStore {
     volume: VolumeId,
-    site: SiteId,
+    pub site: SiteId,
     dir: PathBuf,
-    inner: Mutex<Inner>,
+    pub inner: Mutex<Inner>,
     /// What a crash leaves of the other sites' lanes.
     durable: Mutex<Applied>,
     flush: Condvar,
@@ -82,13 +94,16 @@ impl MemoryStore {
     pub fn write_after(&self, lane: Lane, bytes: usize, deps: Vec<Position>) -> Seq {
         let seq = {
             let mut inner = self.inner.lock();
-            let records = inner.own.entry(lane).or_default();
-            let seq = Seq(records.len() as u64 + 1);
+            let seq = inner.head(lane).next();
             let value = Some(noise(seq.0, bytes));
             let op =
                 Op::SetXattr { file: FileId::ROOT, name: Bytes::from_static(b"user.x"), value, time: Time::default() };
-            records.push(Record { seq, hlc: Hlc::from_ms(clock::wall_ms()), deps, op });
+            inner.clock = Hlc(inner.clock.0 + 1).max(Hlc::from_ms(clock::wall_ms()));
+            let (hlc, incarnation) = (inner.clock, inner.histories[lane as usize].current());
+            let record = Record { seq, hlc, deps, op };
+            inner.own.entry(lane).or_default().push((incarnation, record));
             inner.own_durable.insert(lane, seq.0);
+            inner.see(self.site, lane, LanePoint { incarnation, seq }, hlc);
             seq
         };
         if let Some(listener) = &*self.listener.lock() {
@@ -108,7 +123,7 @@ impl MemoryStore {
 
     /// The records of an origin's lane as they were applied here.
     pub fn log(&self, origin: SiteId, lane: Lane) -> Vec<u64> {
-        self.inner.lock().log.get(&(origin, lane)).cloned().unwrap_or_default()
+        self.inner.lock().applied.log.get(&(origin, lane)).cloned().unwrap_or_default()
     }
 
     pub fn watermark(&self, lane: Lane) -> Seq {
@@ -135,16 +150,82 @@ impl MemoryStore {
     /// Loses what is replayed but not durable, as a power cut does.
     pub fn crash(&self) {
         let mut inner = self.inner.lock();
-        (inner.applied, inner.log) = self.durable.lock().clone();
+        inner.applied = self.durable.lock().clone();
         inner.durable_lsn = inner.lsn;
         inner.flush_blocked = false;
     }
 
-    /// Forgets the end of the own lane, as an old image of the disk does.
-    pub fn lose_tail(&self, lane: Lane, keep: u64) {
-        let mut inner = self.inner.lock();
-        inner.own.entry(lane).or_default().truncate(keep as usize);
-        inner.own_durable.insert(lane, keep);
+    /// A copy of all that it has.
+    pub fn copy(&self) -> Inner {
+        self.inner.lock().clone()
+    }
+
+    /// Puts a copy in its place, as an old image of the disk does.
+    pub fn restore(&self, copy: &Inner) {
+        *self.inner.lock() = copy.clone();
+        *self.durable.lock() = copy.applied.clone();
+    }
+
+    /// All changes that are part of its state.
+    pub fn seen(&self) -> Seen {
+        self.inner.lock().applied.seen.clone()
+    }
+
+    /// Taking in a peer's state breaks off after so many chunks, once.
+    pub fn fail_level_after(&self, chunks: u32) {
+        self.inner.lock().level_fails_after = Some(chunks);
+    }
+
+    pub fn level_will_fail(&self) -> bool {
+        self.inner.lock().level_fails_after.is_some()
+    }
+}
+
+impl Inner {
+    pub fn head(&self, lane: Lane) -> Seq {
+        Seq(self.own.get(&lane).map_or(0, |records| records.len() as u64))
+    }
+
+    /// A change becomes part of the state.
+    pub fn see(&mut self, site: SiteId, lane: Lane, point: LanePoint, hlc: Hlc) {
+        let before = self.applied.seen.insert((site, lane, point), hlc);
+        assert!(before.is_none_or(|before| before == hlc), "{site}/{lane}/{point} is two records");
+    }
+
+    pub fn frontier(&self, key: Key) -> LanePoint {
+        self.applied.frontiers.get(&key).map_or(LanePoint::START, |(point, _)| *point)
+    }
+
+    /// Counts one more batch.
+    pub fn add_batch(&mut self) -> u64 {
+        self.lsn += 1;
+        self.lsn
+    }
+
+    /// Whether taking in fails here.
+    pub fn level_breaks(&mut self) -> bool {
+        match &mut self.level_fails_after {
+            Some(0) => {
+                self.level_fails_after = None;
+                true
+            }
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn covers(&self, own: SiteId, dep: Position) -> bool {
+        if dep.site == own {
+            return !self.histories[dep.lane as usize].lacks(dep.point(), self.head(dep.lane));
+        }
+        let at = self.frontier((dep.site, dep.lane));
+        match self.applied.histories.get(&dep.site) {
+            Some(histories) => histories[dep.lane as usize].covers(at, dep.point()),
+            None => dep.point() <= at,
+        }
     }
 }
 
@@ -166,7 +247,7 @@ impl Store for MemoryStore {
         self.site
     }
     fn incarnation(&self) -> Incarnation {
-        Incarnation(1)
+        self.inner.lock().histories[0].current()
     }
     fn store_path(&self) -> Option<PathBuf> {
         Some(self.dir.clone())
@@ -187,7 +268,9 @@ impl Store for MemoryStore {
         }
         let mut bytes = 0;
         let mut read = Vec::new();
-        for record in inner.own.get(&lane).map(|records| &records[after.0 as usize..]).unwrap_or_default() {
+        for (incarnation, record) in
+            inner.own.get(&lane).map(|records| &records[after.0 as usize..]).unwrap_or_default()
+        {
             let mut encoded = Vec::new();
             record.encode(&mut encoded);
             bytes += encoded.len();
@@ -196,7 +279,7 @@ impl Store for MemoryStore {
             }
             read.push(ShipRecord {
                 record: record.clone(),
-                incarnation: self.incarnation(),
+                incarnation: *incarnation,
                 lane_bytes: record.seq.0,
                 compress: Compress::Auto,
             });
@@ -205,26 +288,35 @@ impl Store for MemoryStore {
     }
     fn backlog(&self, lane: Lane, acknowledged: Seq) -> Result<Backlog, ReadLaneError> {
         let inner = self.inner.lock();
+        if inner.watermark.get(&lane).is_some_and(|watermark| acknowledged < *watermark) {
+            return Err(ReadLaneError::Truncated { lane, after: acknowledged });
+        }
         let records = inner.own.get(&lane).map(|records| &records[acknowledged.0 as usize..]).unwrap_or_default();
-        let oldest = records.first().map(|record| record.hlc);
+        let oldest = records.first().map(|(_, record)| record.hlc);
         Ok(Backlog { records: records.len() as u64, bytes: records.len() as u64, oldest })
     }
     fn frontiers(&self) -> Result<Vec<Frontier>, FsError> {
         let inner = self.inner.lock();
-        let applied = inner.applied.iter();
-        Ok(applied.map(|((origin, lane), point)| Frontier { origin: *origin, lane: *lane, point: *point }).collect())
+        let frontier = |((origin, lane), (point, hlc)): (&Key, &(LanePoint, Hlc))| Frontier {
+            origin: *origin,
+            lane: *lane,
+            point: *point,
+            hlc: *hlc,
+        };
+        Ok(inner.applied.frontiers.iter().map(frontier).collect())
     }
     fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed {
         let mut inner = self.inner.lock();
-        let mut applied = inner.applied.get(&(origin, lane)).copied().unwrap_or(LanePoint::START);
+        let mut applied = inner.frontier((origin, lane));
         let mut stopped = None;
         for record in records {
-            if record.seq <= applied.seq {
+            let point = LanePoint { incarnation, seq: record.seq };
+            if point <= applied {
                 // What the protocol must never do; the log shows it.
-                inner.log.entry((origin, lane)).or_default().push(record.seq.0);
+                inner.applied.log.entry((origin, lane)).or_default().push(record.seq.0);
                 continue;
             }
-            if record.seq != applied.seq.next() {
+            if incarnation == applied.incarnation && record.seq != applied.seq.next() {
                 stopped = Some(ReplayError::Gap { expected: applied.seq.next(), got: record.seq });
                 break;
             }
@@ -232,17 +324,14 @@ impl Store for MemoryStore {
                 stopped = Some(ReplayError::Fs(FsError::Invalid("a test breaks it")));
                 break;
             }
-            let lacks = |dep: &&Position| {
-                dep.site != self.site
-                    && inner.applied.get(&(dep.site, dep.lane)).is_none_or(|point| *point < dep.point())
-            };
-            if let Some(dep) = record.deps.iter().find(lacks) {
+            if let Some(dep) = record.deps.iter().find(|dep| !inner.covers(self.site, **dep)) {
                 stopped = Some(ReplayError::MissingDep(*dep));
                 break;
             }
-            applied = LanePoint { incarnation, seq: record.seq };
-            inner.applied.insert((origin, lane), applied);
-            inner.log.entry((origin, lane)).or_default().push(record.seq.0);
+            applied = point;
+            inner.applied.frontiers.insert((origin, lane), (applied, record.hlc));
+            inner.applied.log.entry((origin, lane)).or_default().push(record.seq.0);
+            inner.see(origin, lane, applied, record.hlc);
         }
         inner.lsn += 1;
         Replayed { applied, lsn: Lsn(inner.lsn), stopped }
@@ -255,7 +344,7 @@ impl Store for MemoryStore {
             }
         }
         if inner.durable_lsn < lsn.0 {
-            *self.durable.lock() = (inner.applied.clone(), inner.log.clone());
+            *self.durable.lock() = inner.applied.clone();
             inner.durable_lsn = inner.lsn;
         }
         Ok(())
@@ -276,7 +365,7 @@ impl Store for MemoryStore {
     }
     fn set_stable(&self, origin: SiteId, lane: Lane, point: LanePoint) {
         let mut inner = self.inner.lock();
-        let applied = inner.applied.get(&(origin, lane)).copied().unwrap_or(LanePoint::START);
+        let applied = inner.frontier((origin, lane));
         assert!(origin == self.site || applied >= point, "stable before it is applied");
         inner.stable.insert((origin, lane), point);
     }
@@ -290,12 +379,73 @@ impl Store for MemoryStore {
         self.inner.lock().members.insert(member.site, member.clone());
         Ok(())
     }
+    fn own_histories(&self) -> Arc<Histories> {
+        Arc::new(self.inner.lock().histories.clone())
+    }
+    fn history_of(&self, origin: SiteId, lane: Lane) -> LaneHistory {
+        let inner = self.inner.lock();
+        inner.applied.histories.get(&origin).map(|histories| histories[lane as usize].clone()).unwrap_or_default()
+    }
+    fn known_histories(&self) -> Vec<(SiteId, Lane, LaneHistory)> {
+        let inner = self.inner.lock();
+        let all = inner.applied.histories.iter().map(|(site, histories)| (*site, histories));
+        let of = |(site, histories): (SiteId, &Histories)| {
+            Lane::ALL.map(|lane| (site, lane, histories[lane as usize].clone()))
+        };
+        all.chain([(self.site, &inner.histories)]).flat_map(of).collect()
+    }
+    fn note_histories(&self, origin: SiteId, told: &Histories) -> Result<(), FsError> {
+        let mut inner = self.inner.lock();
+        for lane in Lane::ALL {
+            let known = &mut inner.applied.histories.entry(origin).or_default()[lane as usize];
+            let told = &told[lane as usize];
+            if told.current() > known.current() && told.agrees(known) {
+                *known = told.clone();
+                if let Some((point, hlc)) = inner.applied.frontiers.get_mut(&(origin, lane)) {
+                    let settled = told.settle(*point);
+                    *hlc = if settled.seq == point.seq { *hlc } else { Hlc(0) };
+                    *point = settled;
+                }
+            }
+        }
+        Ok(())
+    }
+    fn begin_incarnation(
+        &self,
+        above: Incarnation,
+        recovered: &[Vec<LanePoint>; Lane::ALL.len()],
+    ) -> Result<Incarnation, FsError> {
+        let mut inner = self.inner.lock();
+        inner.clock = Hlc(inner.clock.0 + 1).max(Hlc::from_ms(clock::wall_ms()));
+        let incarnation = Incarnation(inner.histories[0].current().max(above).0 + 1);
+        for lane in Lane::ALL {
+            let (opened, head) = (inner.clock, inner.head(lane));
+            inner.histories[lane as usize].open(incarnation, opened, head, &recovered[lane as usize]);
+        }
+        Ok(incarnation)
+    }
+    fn record_clock(&self, lane: Lane, seq: Seq) -> Result<Option<Hlc>, FsError> {
+        let inner = self.inner.lock();
+        let records = inner.own.get(&lane).map(Vec::as_slice).unwrap_or_default();
+        Ok(seq.0.checked_sub(1).and_then(|index| records.get(index as usize)).map(|(_, record)| record.hlc))
+    }
+    fn state(self: Arc<Self>) -> Result<Chunks, FsError> {
+        Ok(level::state(&self))
+    }
+    fn content(self: Arc<Self>, file: FileId) -> Result<Chunks, FsError> {
+        Ok(level::content(file))
+    }
+    fn begin_level(self: Arc<Self>, _from: SiteId) -> Result<Box<dyn TakesState>, FsError> {
+        Ok(Box::new(level::Taking::new(self)))
+    }
     fn snapshot(self: Arc<Self>) -> Result<Chunks, FsError> {
         // A chunk for each lane: site, lane, sequence number.
         let inner = self.inner.lock();
         let mut chunks = Vec::new();
         let own = inner.own_durable.iter().map(|(lane, seq)| ((self.site, *lane), *seq));
-        for ((site, lane), seq) in own.chain(inner.applied.iter().map(|(key, point)| (*key, point.seq.0))) {
+        for ((site, lane), seq) in
+            own.chain(inner.applied.frontiers.iter().map(|(key, (point, _))| (*key, point.seq.0)))
+        {
             let mut chunk = Vec::new();
             for value in [u64::from(site.0), lane as u64, seq] {
                 proto::codec::put_u64(&mut chunk, value);
@@ -335,9 +485,10 @@ impl NewStore for Joining {
         let lane = Lane::from_u8(reader.uint("a lane").map_err(damaged)?).ok_or(FsError::Invalid("a lane"))?;
         let seq = reader.u64("a number").map_err(damaged)?;
         let mut inner = self.0.inner.lock();
-        inner.applied.insert((site, lane), LanePoint { incarnation: Incarnation(1), seq: Seq(seq) });
-        inner.log.insert((site, lane), (1..=seq).collect());
-        *self.0.durable.lock() = (inner.applied.clone(), inner.log.clone());
+        let point = LanePoint { incarnation: Incarnation(1), seq: Seq(seq) };
+        inner.applied.frontiers.insert((site, lane), (point, Hlc(0)));
+        inner.applied.log.insert((site, lane), (1..=seq).collect());
+        *self.0.durable.lock() = inner.applied.clone();
         Ok(())
     }
     fn finish(self, members: &[Member]) -> Result<(), FsError> {

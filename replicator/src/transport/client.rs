@@ -2,7 +2,9 @@
 
 use proto::grpc::join_client::JoinClient;
 use proto::grpc::replication_client::ReplicationClient;
-use proto::grpc::{AckFrame, RedeemRequest, RedeemResponse, ShipFrame, SnapshotChunk, SnapshotRequest};
+use proto::grpc::{
+    AckFrame, LevelFrame, LevelRequest, RedeemRequest, RedeemResponse, ShipFrame, SnapshotChunk, SnapshotRequest,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -37,6 +39,31 @@ pub async fn ship(
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let answer = client.ship(ReceiverStream::new(outgoing)).await.map_err(|status| ended(&status))?;
     Ok(ShipLink { frames, acks: Frames(answer.into_inner()) })
+}
+
+/// An open call that takes a peer's state.
+pub struct LevelLink {
+    /// To the peer. Dropping it ends the call.
+    pub requests: mpsc::Sender<LevelRequest>,
+    /// From the peer.
+    pub frames: Frames<LevelFrame>,
+}
+
+/// Begins to take the state of a site.
+pub async fn level(
+    address: &str,
+    server_name: &str,
+    credentials: &Credentials,
+    first: LevelRequest,
+) -> Result<LevelLink, LinkError> {
+    let channel = connect(address, server_name, credentials).await?;
+    let (requests, outgoing) = mpsc::channel(2);
+    let _ = requests.try_send(first);
+    let mut client = ReplicationClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let answer = client.level(ReceiverStream::new(outgoing)).await.map_err(|status| ended(&status))?;
+    Ok(LevelLink { requests, frames: Frames(answer.into_inner()) })
 }
 
 /// Hands in an invitation, over server TLS alone: the caller has no certificate yet.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use proto::grpc::join_server::{Join, JoinServer};
 use proto::grpc::replication_server::{Replication, ReplicationServer};
-use proto::grpc::{AckFrame, RedeemRequest, RedeemResponse, ShipFrame, SnapshotChunk, SnapshotRequest};
+use proto::grpc::{
+    AckFrame, LevelFrame, LevelRequest, RedeemRequest, RedeemResponse, ShipFrame, SnapshotChunk, SnapshotRequest,
+};
 use proto::ids::SiteId;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -25,6 +27,7 @@ use super::{
 use crate::hub::Hub;
 use crate::identity::certificate;
 use crate::join::admit::{self, AdmitError};
+use crate::level::give;
 use crate::receive::{self, ACK_FRAMES};
 use crate::store::Store;
 
@@ -93,6 +96,19 @@ impl<S: Store> Replication for Service<S> {
         let (acks, outgoing) = mpsc::channel(ACK_FRAMES);
         tokio::spawn(receive::serve(self.hub.clone(), origin, Frames(request.into_inner()), acks));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
+    }
+
+    type LevelStream = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<LevelFrame, Status>> + Send>>;
+
+    async fn level(&self, request: Request<Streaming<LevelRequest>>) -> Result<Response<Self::LevelStream>, Status> {
+        let peer = self.peer(&request).map_err(|status| *status)?;
+        if self.hub.state().membership.get(peer).is_none() {
+            return Err(Status::permission_denied("only a member gets this site's state"));
+        }
+        let (frames, outgoing) = mpsc::channel(give::CHUNKS);
+        give::give(self.hub.clone(), peer, Frames(request.into_inner()), frames);
+        let status = |frame: Result<LevelFrame, String>| frame.map_err(Status::internal);
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(status))))
     }
 }
 
