@@ -270,9 +270,7 @@ fn computed_attributes_are_read_of_every_file_and_never_listed() {
     assert_ne!(version(0)[1], changed[1]);
     settle(&sites);
     assert_eq!(version(0), version(1));
-    volume
-        .set_acknowledged(SiteId(2), Lane::Normal, sites[1].volume().frontier(SiteId(1), Lane::Normal))
-        .expect("kept");
+    volume.peer_acknowledged(SiteId(2), Lane::Normal, sites[1].volume().frontier(SiteId(1), Lane::Normal));
     assert_eq!(get(volume, dir, "state"), "site2: level");
     let absent = volume.getxattr(FileId(999), b"user.syncline.effective");
     assert!(matches!(absent, Err(FsError::NotFound)));
