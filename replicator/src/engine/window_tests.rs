@@ -85,7 +85,7 @@ fn a_long_fast_link_is_filled() {
 fn hiccups_are_not_taken_for_a_queue() {
     let mut link = Link::new(400.0, 0);
     // Every third receipt is up to 8 ms late.
-    let noise = |sent: u64| if sent % 3 == 0 { sent % 8_000 } else { 0 };
+    let noise = |sent: u64| if sent.is_multiple_of(3) { sent % 8_000 } else { 0 };
     link.run(2.0, true, noise);
     let used = link.run(5.0, true, noise);
     assert!(used > 0.5, "{used} of the link is used");
