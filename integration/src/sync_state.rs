@@ -9,6 +9,7 @@ use rustix::fs::XattrFlags;
 
 use crate::outcome::{OrFail, eventually};
 use crate::site::Site;
+use crate::status::SyncDirectory;
 
 /// How a sync directory stands with a peer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -24,7 +25,7 @@ pub enum SyncState {
 impl SyncState {
     /// Reads the name in `status --json`.
     pub fn parse(text: &str) -> Option<Self> {
-        match text {
+        match text.replace(' ', "_").as_str() {
             "in_sync" => Some(Self::InSync),
             "catching_up" => Some(Self::CatchingUp),
             "degraded" => Some(Self::Degraded),
@@ -69,10 +70,14 @@ pub fn attribute(path: &Path, key: &str) -> String {
     String::from_utf8_lossy(&value[..len]).into_owned()
 }
 
+/// What `status` says of the sync directory `path` (from the mount point).
+pub fn directory(site: &Site, path: &str) -> Option<SyncDirectory> {
+    site.status().sync_directories.into_iter().find(|directory| directory.path.trim_start_matches('/') == path)
+}
+
 /// How the sync directory `path` (from the mount point) stands with each peer, by name; none where it is no sync directory.
 pub fn states(site: &Site, path: &str) -> Option<BTreeMap<String, SyncState>> {
-    let status = site.status();
-    let directory = status.sync_directories.into_iter().find(|directory| directory.path == path)?;
+    let directory = directory(site, path)?;
     let state = |text: &str| SyncState::parse(text).or_fail(format_args!("{text:?} is no state of sync"));
     Some(directory.peers.into_iter().map(|peer| (peer.peer, state(&peer.state))).collect())
 }

@@ -12,7 +12,7 @@ use integration::cluster::{Cluster, Options};
 use integration::link::Flow;
 use integration::outcome::eventually;
 use integration::seed::Seed;
-use integration::sync_state::{self, SyncState, attribute, await_state, set, states};
+use integration::sync_state::{self, SyncState, attribute, await_state, directory, set, states};
 
 /// The time limit of the directories here: so short that a test need not wait long, and long enough for a loaded machine.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -62,9 +62,8 @@ fn a_cut_degrades_after_the_timeout_and_healing_brings_it_back_in_sync() {
     }
     assert_eq!(state(&cluster, "b"), SyncState::Degraded);
     assert!(!cluster.site(1).path("sync/while cut").exists());
-    let status = cluster.site(0).status();
-    let directory = status.sync_directories.iter().find(|directory| directory.path == "sync").unwrap();
-    assert_eq!(directory.state, "degraded");
+    let directory = directory(cluster.site(0), "sync").unwrap();
+    assert_eq!(SyncState::parse(&directory.state), Some(SyncState::Degraded));
     assert!(directory.peers[0].debt_records >= 21, "{directory:?}");
     // A slow link, so that catching up takes as long as it takes to be seen.
     for number in 0..8 {
@@ -231,9 +230,8 @@ fn majority_goes_on_with_one_of_two_peers() {
         }
         let name = &cluster.site(cut).name;
         await_state(cluster.site(0), "sync", name, SyncState::Degraded, LIMIT);
-        let status = cluster.site(0).status();
-        let directory = status.sync_directories.iter().find(|directory| directory.path == "sync").unwrap();
-        assert_eq!(directory.state, "in_sync", "{directory:?}");
+        let directory = directory(cluster.site(0), "sync").unwrap();
+        assert_eq!(SyncState::parse(&directory.state), Some(SyncState::InSync), "{directory:?}");
         cluster.network().heal_all();
         await_state(cluster.site(0), "sync", name, SyncState::InSync, LIMIT);
     }
