@@ -9,8 +9,8 @@ use proto::ids::{Lane, SiteId};
 use crate::clock;
 use crate::identity::site_identity::SiteIdentity;
 use crate::join::enter::{JoinError, JoinProgress, JoinRequest, join};
+use crate::testing::joining::Joining;
 use crate::testing::link::Link;
-use crate::testing::memory::Joining;
 use crate::testing::{Sites, free_port, until};
 
 const LANE: Lane = Lane::Normal;

@@ -12,16 +12,14 @@ use fs::peers::{Frontier, Member};
 use fs::policy::Compress;
 use fs::replay::{ReplayError, Replayed};
 use fs::ship::{Backlog, LaneHead, ReadLaneError, ShipRecord};
-use fs::volume::OpenError;
 use parking_lot::{Condvar, Mutex};
-use proto::codec::Reader;
 use proto::history::{Histories, LaneHistory};
 use proto::hlc::Hlc;
 use proto::ids::{FileId, Incarnation, Lane, LanePoint, Position, Seq, SiteId, VolumeId};
 use proto::record::{Op, Record, Time};
 
 use crate::clock;
-use crate::store::{Chunks, NewStore, Store, TakesState};
+use crate::store::{Chunks, Store, TakesState};
 use crate::testing::level;
 
 pub type Key = (SiteId, Lane);
@@ -66,10 +64,10 @@ pub struct Inner {
 pub struct MemoryStore {
     volume: VolumeId,
     pub site: SiteId,
-    dir: PathBuf,
+    pub dir: PathBuf,
     pub inner: Mutex<Inner>,
     /// What a crash leaves of the other sites' lanes.
-    durable: Mutex<Applied>,
+    pub durable: Mutex<Applied>,
     flush: Condvar,
     listener: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
 }
@@ -481,43 +479,4 @@ impl Store for MemoryStore {
         }
         Ok(Box::new(chunks.into_iter()))
     }
-}
-
-/// A store that a join fills; where it ends is found by its directory.
-pub struct Joining(Arc<MemoryStore>);
-
-static JOINED: Mutex<BTreeMap<PathBuf, Arc<MemoryStore>>> = Mutex::new(BTreeMap::new());
-
-impl Joining {
-    /// The store that a join made in the directory.
-    pub fn take(dir: &Path) -> Option<Arc<MemoryStore>> {
-        JOINED.lock().remove(dir)
-    }
-}
-
-impl NewStore for Joining {
-    fn create(dir: &Path, volume: VolumeId, site: SiteId) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(dir).expect("a directory");
-        std::fs::write(dir.join("meta"), b"partial").expect("a file");
-        Ok(Self(Arc::new(MemoryStore::new(dir, volume, site))))
-    }
-    fn load(&mut self, chunk: &Bytes) -> Result<(), FsError> {
-        let mut reader = Reader::new(chunk.clone());
-        let damaged = |error: proto::codec::DecodeError| FsError::Damaged(error.to_string());
-        let site = SiteId(reader.uint("a site").map_err(damaged)?);
-        let lane = Lane::from_u8(reader.uint("a lane").map_err(damaged)?).ok_or(FsError::Invalid("a lane"))?;
-        let seq = reader.u64("a number").map_err(damaged)?;
-        let mut inner = self.0.inner.lock();
-        let point = LanePoint { incarnation: Incarnation(1), seq: Seq(seq) };
-        inner.applied.frontiers.insert((site, lane), (point, Hlc(0)));
-        inner.applied.log.insert((site, lane), (1..=seq).collect());
-        *self.0.durable.lock() = inner.applied.clone();
-        Ok(())
-    }
-    fn finish(self, members: &[Member]) -> Result<(), FsError> {
-        members.iter().try_for_each(|member| self.0.put_member(member))?;
-        JOINED.lock().insert(self.0.dir.clone(), self.0);
-        Ok(())
-    }
-    fn abandon(self) {}
 }

@@ -1,5 +1,6 @@
 //! Sites in one process, over real TLS, with stores in memory.
 
+pub mod joining;
 pub mod level;
 pub mod link;
 pub mod memory;
