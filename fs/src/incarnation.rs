@@ -100,6 +100,8 @@ impl Volume {
         txn.delete(Table::Meta, Bytes::from_static(meta::TAIL_LOST));
         txn.commit_state()?;
         self.tail_lost.store(false, Ordering::SeqCst);
+        // What was noted while this site could make no records is answered before it acknowledges anything.
+        self.answer_noted();
         tracing::info!(incarnation = incarnation.0, "opened a new incarnation");
         Ok(incarnation)
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use proto::codec::DecodeError;
 use proto::ids::{FileId, Lane, Seq};
 
+use crate::content::range_set::RangeSet;
 use crate::journal::Location;
 use crate::store::table::read_u64;
 
@@ -92,11 +93,18 @@ pub struct Pins {
 impl Pins {
     /// A new record's extent, all of it in the object.
     pub fn insert(&mut self, lane: Lane, seq: Seq, extent: Extent) {
+        self.load(lane, seq, extent, &RangeSet::new());
+    }
+
+    /// The extent of a record of which `saved` is in the journal and the rest in the object. In any order: where a later extent stands, the earlier
+    /// has been saved, so that of all records at most one has a live piece at a place.
+    pub fn load(&mut self, lane: Lane, seq: Seq, extent: Extent, saved: &RangeSet) {
         if self.extents.insert((lane, seq), extent).is_none() {
             *self.counts.entry(extent.file).or_default() += 1;
         }
-        let end = extent.offset + extent.len;
-        self.live.entry(extent.file).or_default().insert(extent.offset, (end, lane, seq));
+        for piece in saved.gaps(extent.offset..extent.offset + extent.len) {
+            self.live.entry(extent.file).or_default().insert(piece.start, (piece.end, lane, seq));
+        }
     }
 
     /// Whether any record refers to the file's bytes, also by copies of all of them: they are shipped through the file.
@@ -135,13 +143,6 @@ impl Pins {
         }
         if pieces.is_empty() {
             self.live.remove(&file);
-        }
-    }
-
-    /// As [`saved`](Self::saved), for a record of which only the saved range is known.
-    pub fn mark_saved(&mut self, lane: Lane, seq: Seq, range: Range<u64>) {
-        if let Some(file) = self.extents.get(&(lane, seq)).map(|extent| extent.file) {
-            self.saved(file, &Piece { lane, seq, range });
         }
     }
 
@@ -185,28 +186,42 @@ mod tests {
     proptest! {
         /// The model: who refers to each byte.
         #[test]
-        fn pieces_equal_a_map_of_bytes(steps in vec((0u8..3, 0u64..40, 1u64..12), 1..60)) {
+        fn pieces_equal_a_map_of_bytes(steps in vec((0u8..4, 0u64..40, 1u64..12), 1..60)) {
             let file = FileId::new(SiteId(1), 1).expect("a counter");
             let mut pins = Pins::default();
             let mut model: BTreeMap<u64, u64> = BTreeMap::new();
+            let mut rows: BTreeMap<u64, (Extent, RangeSet)> = BTreeMap::new();
             let (mut end, mut last) = (0, 0);
             for (what, offset, len) in steps {
                 match what {
                     0 => {
                         last += 1;
-                        pins.insert(Lane::Normal, Seq(last), Extent { file, offset: end, len });
+                        let extent = Extent { file, offset: end, len };
+                        pins.insert(Lane::Normal, Seq(last), extent);
+                        rows.insert(last, (extent, RangeSet::new()));
                         model.extend((end..end + len).map(|byte| (byte, last)));
                         end += len;
                     }
                     1 => {
                         for piece in pins.overlapping(file, offset..offset + len) {
                             pins.saved(file, &piece);
+                            rows.get_mut(&piece.seq.0).expect("a row").1.insert(piece.range);
                         }
                         model.retain(|byte, _| !(offset..offset + len).contains(byte));
+                        // Saved before it is cut: the next extent may stand where this one did.
+                        end = if len % 3 == 0 { end.min(offset).max(model.keys().next_back().map_or(0, |byte| byte + 1)) } else { end };
+                    }
+                    2 => {
+                        // As after a start, in an order that is not that of the records.
+                        pins = Pins::default();
+                        for (seq, (extent, saved)) in rows.iter().rev() {
+                            pins.load(Lane::Normal, Seq(*seq), *extent, saved);
+                        }
                     }
                     _ => {
                         for seq in pins.up_to(Lane::Normal, Seq(offset / 8), usize::MAX) {
                             pins.release(Lane::Normal, seq);
+                            rows.remove(&seq.0);
                         }
                         model.retain(|_, seq| *seq > offset / 8);
                     }

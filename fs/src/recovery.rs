@@ -18,6 +18,7 @@ use proto::record::{Edit, MAX_DATA_BYTES, Record};
 
 use crate::active::MAPPED;
 use crate::content::holes::DataSegments;
+use crate::content::range_set::RangeSet;
 use crate::content::redo;
 use crate::error::FsError;
 use crate::journal::{BatchKind, Lsn, Recovered};
@@ -112,15 +113,14 @@ impl Volume {
     /// Unacknowledged extents, for [`crate::pins`].
     pub(crate) fn load_pins(&self) -> Result<(), FsError> {
         let mut pins = self.pins.lock();
-        // Record by record, each with what was saved of it: a later extent may stand where an earlier one was saved.
         for (key, row) in self.rows.scan(Table::Extent, b"", None, usize::MAX)? {
             let (lane, seq) = table::extent_of_key(&key)?;
-            pins.insert(lane, seq, Extent::decode(&row)?);
-            for (saved, row) in self.rows.scan(Table::Saved, &key, None, usize::MAX)? {
-                let offset = table::saved_offset_of_key(&saved)?;
-                let len = SavedRange::decode(&row)?.len;
-                pins.mark_saved(lane, seq, offset..offset + len);
+            let mut saved = RangeSet::new();
+            for (key, row) in self.rows.scan(Table::Saved, &key, None, usize::MAX)? {
+                let offset = table::saved_offset_of_key(&key)?;
+                saved.insert(offset..offset + SavedRange::decode(&row)?.len);
             }
+            pins.load(lane, seq, Extent::decode(&row)?, &saved);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ mod common;
 
 use common::dump::{check_drained, check_rows, dump};
 use common::network::Network;
-use common::work::{Program, ROOT};
+use common::work::{Program, ROOT, use_policies};
 use common::{Rng, Site, for_seeds};
 use fs::types::{SetAttr, SetTime};
 use proto::ids::FileId;
@@ -14,10 +14,11 @@ use proto::ids::FileId;
 fn run(count: usize, seed: u64) {
     let mut rng = Rng::new(seed);
     let mut sites: Vec<Site> = (1..=count as u16).map(Site::new).collect();
-    let mut programs: Vec<Program> = (0..count).map(|_| Program::default()).collect();
+    let mut programs: Vec<Program> = (0..count).map(|_| Program::with_policies()).collect();
     let mut network = Network::new(count);
     let at = Some(SetTime::Now);
     sites[0].volume().setattr(ROOT, FileId::ROOT, SetAttr { atime: at, mtime: at, ..SetAttr::default() }).expect("set");
+    sites.iter().for_each(|site| use_policies(site.volume()));
     let phases = 1 + rng.below(3);
     for _ in 0..phases {
         let steps = 20 + rng.below(120);
@@ -25,9 +26,7 @@ fn run(count: usize, seed: u64) {
         let (busy, cut_off) = (1 + rng.below(6), rng.below(2 * count as u64) as usize);
         for _ in 0..steps {
             let at = rng.below(count as u64) as usize;
-            if let Some((seq, bytes)) = programs[at].step(sites[at].volume(), &mut rng) {
-                network.written.insert((sites[at].id, seq), bytes);
-            }
+            network.note(sites[at].id, programs[at].step(sites[at].volume(), &mut rng));
             for _ in 0..rng.below(busy) {
                 let from = rng.below(count as u64) as usize;
                 let to = rng.below(count as u64) as usize;

@@ -40,9 +40,7 @@ impl World {
         for _ in 0..steps {
             if let Some(&at) = self.rng.pick(busy) {
                 let written = self.programs[at].step(self.sites[at].volume(), &mut self.rng);
-                if let Some((seq, bytes)) = written {
-                    self.network.written.insert((self.sites[at].id, seq), bytes);
-                }
+                self.network.note(self.sites[at].id, written);
             }
             for _ in 0..self.rng.below(eager + 1) {
                 let (from, to) = (*self.rng.pick(linked).expect("a site"), *self.rng.pick(linked).expect("a site"));

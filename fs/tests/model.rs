@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::dump::{check_rows, content};
 use common::model::{Model, Outcome, without_suid};
-use common::work::{READ_WRITE, ROOT};
+use common::network::heads;
+use common::work::{POLICIES, READ_WRITE, ROOT, use_policies};
 use common::{Rng, Site, for_seeds};
 use fs::error::FsError;
 use fs::types::{Allocate, HandleId, OpenFlags, RenameMode, SetAttr, SetTime, XattrMode};
 use fs::volume::Volume;
-use proto::ids::{FileId, Lane};
+use proto::ids::{FileId, Lane, LanePoint};
 use proto::record::{Kind, Time};
 
 fn errno(error: &FsError) -> &'static str {
@@ -201,6 +202,14 @@ impl Run {
                 }
                 return;
             }
+            88..90 if model.is_dir(node) => {
+                // Some records go in other lanes from now on.
+                let (name, values) = rng.pick(&POLICIES).expect("an attribute");
+                let value = *rng.pick(values).expect("a value");
+                model.file(node).xattrs.insert(name.to_vec(), value.to_vec());
+                let set = volume.setxattr(node, name, value, XattrMode::Set);
+                (set, Ok(()), format!("setxattr {node} {name:?}"))
+            }
             88..94 => {
                 let name = if rng.one_in(4) { b"security.capability".to_vec() } else { [&b"user."[..], name].concat() };
                 let value = rng.bytes(20);
@@ -289,20 +298,19 @@ impl Run {
     /// As the replicator of a site without peers: nobody needs the journal.
     fn alone(&self) {
         let volume = self.site.volume();
-        let head = volume.lane_head(Lane::Normal).appended;
-        volume.set_watermark(Lane::Normal, head);
-        volume.set_stable(
-            self.site.id,
-            Lane::Normal,
-            proto::ids::LanePoint { incarnation: volume.incarnation(), seq: head },
-        );
+        for (lane, seq) in Lane::ALL.into_iter().zip(heads(volume)) {
+            volume.set_watermark(lane, seq);
+            volume.set_stable(self.site.id, lane, LanePoint { incarnation: volume.incarnation(), seq });
+        }
     }
 }
 
 fn run(seed: u64) {
     let site = Site::new(1);
+    use_policies(site.volume());
     let mut run =
         Run { site, model: Model::new(), rng: Rng::new(seed), handles: Vec::new(), known: vec![FileId::ROOT] };
+    run.model.file(FileId::ROOT).xattrs.insert(b"user.syncline.timeout".to_vec(), b"1ms".to_vec());
     for step in 0..1500 {
         run.step();
         if run.rng.one_in(150) {

@@ -4,7 +4,7 @@ mod common;
 
 use common::dump::{check_rows, dump};
 use common::network::Network;
-use common::work::{Program, ROOT};
+use common::work::{Program, ROOT, use_policies};
 use common::{JOURNAL_FILE_BYTES, Rng, Site, for_seeds};
 use fs::types::{SetAttr, SetTime};
 use fs::volume::{OpenError, Volume, VolumeOptions};
@@ -13,19 +13,18 @@ use proto::ids::FileId;
 fn run(seed: u64) {
     let mut rng = Rng::new(seed);
     let mut sites = vec![Site::new(1), Site::new(2)];
-    let mut programs: Vec<Program> = (0..3).map(|_| Program::default()).collect();
+    let mut programs: Vec<Program> = (0..3).map(|_| Program::with_policies()).collect();
     let mut network = Network::new(2);
     let now = Some(SetTime::Now);
     sites[0]
         .volume()
         .setattr(ROOT, FileId::ROOT, SetAttr { atime: now, mtime: now, ..SetAttr::default() })
         .expect("set");
+    sites.iter().for_each(|site| use_policies(site.volume()));
     let work = |sites: &[Site], programs: &mut [Program], network: &mut Network, rng: &mut Rng, steps: u64| {
         for _ in 0..steps {
             let at = rng.below(sites.len() as u64) as usize;
-            if let Some((seq, bytes)) = programs[at].step(sites[at].volume(), rng) {
-                network.written.insert((sites[at].id, seq), bytes);
-            }
+            network.note(sites[at].id, programs[at].step(sites[at].volume(), rng));
             let (from, to) = (rng.below(sites.len() as u64) as usize, rng.below(sites.len() as u64) as usize);
             if from != to {
                 network.deliver(sites, from, to, rng, false);

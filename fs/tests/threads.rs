@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::dump::{READ, check_rows, dump};
-use common::network::Network;
-use common::work::{Program, READ_WRITE, ROOT};
+use common::network::{Heads, Network, heads};
+use common::work::{Program, READ_WRITE, ROOT, use_policies};
 use common::{Rng, Site, env_number};
 use fs::error::FsError;
 use fs::replay::ReplayError;
@@ -63,31 +63,47 @@ fn read_published(volume: &Volume, stop: &AtomicBool) -> u64 {
     whole
 }
 
-/// Carries one lane and acknowledges it, as two replicators would.
-fn carry(from: &Volume, to: &Volume, stop: &AtomicBool) {
+/// Carries some lanes and acknowledges them, as two replicators would.
+fn carry(from: &Volume, to: &Volume, lanes: &[Lane], stop: &AtomicBool) {
+    from.peer_connected(to.site(), true);
     while !stop.load(Ordering::SeqCst) {
-        from.wait_durable(from.appended()).expect("durable");
-        let after = to.frontier(from.site(), Lane::Normal);
-        let records = from.read_lane(Lane::Normal, after.seq, 1 << 19).expect("the lane");
-        if records.is_empty() {
+        if lanes.iter().filter(|lane| carry_lane(from, to, **lane)).count() == 0 {
             std::thread::sleep(Duration::from_millis(1));
-            continue;
-        }
-        let records: Vec<_> = records.into_iter().map(|shipped| shipped.record).collect();
-        let replayed = to.replay(from.site(), from.incarnation(), Lane::Normal, &records);
-        match replayed.stopped {
-            None | Some(ReplayError::MissingDep(_)) => {}
-            Some(error) => panic!("{error}"),
-        }
-        to.wait_durable(replayed.lsn).expect("durable");
-        let head = to.lane_head(Lane::Normal).appended;
-        from.set_acknowledged(to.site(), Lane::Normal, replayed.applied).expect("remembered");
-        from.set_watermark(Lane::Normal, replayed.applied.seq);
-        if from.frontier(to.site(), Lane::Normal).seq >= head {
-            from.set_stable(from.site(), Lane::Normal, replayed.applied);
-            to.set_stable(from.site(), Lane::Normal, replayed.applied);
         }
     }
+}
+
+/// Whether anything arrived.
+fn carry_lane(from: &Volume, to: &Volume, lane: Lane) -> bool {
+    if lane != Lane::Sync {
+        from.wait_durable(from.appended()).expect("durable");
+    }
+    let after = to.frontier(from.site(), lane);
+    let records = from.read_lane(lane, after.seq, 1 << 19).expect("the lane");
+    if records.is_empty() {
+        return false;
+    }
+    let records: Vec<_> = records.into_iter().map(|shipped| shipped.record).collect();
+    let replayed = to.replay(from.site(), from.incarnation(), lane, &records);
+    match replayed.stopped {
+        None | Some(ReplayError::MissingDep(_)) => {}
+        Some(error) => panic!("{error}"),
+    }
+    to.wait_durable(replayed.lsn).expect("durable");
+    let (made_here, made_there) = (heads(from), heads(to));
+    from.set_acknowledged(to.site(), lane, replayed.applied).expect("remembered");
+    from.peer_acknowledged(to.site(), lane, replayed.applied);
+    from.set_watermark(lane, replayed.applied.seq);
+    let has = |here: &Volume, origin: &Volume, heads: Heads| {
+        Lane::ALL.into_iter().zip(heads).all(|(lane, head)| here.frontier(origin.site(), lane).seq >= head)
+    };
+    if has(from, to, made_there) {
+        from.set_stable(from.site(), lane, replayed.applied);
+        if has(to, from, made_here) {
+            to.set_stable(from.site(), lane, replayed.applied);
+        }
+    }
+    replayed.applied > after
 }
 
 fn run(seed: u64, seconds: u64) {
@@ -97,6 +113,7 @@ fn run(seed: u64, seconds: u64) {
         .volume()
         .setattr(ROOT, FileId::ROOT, SetAttr { atime: now, mtime: now, ..SetAttr::default() })
         .expect("set");
+    sites.iter().for_each(|site| use_policies(site.volume()));
     let (stop, whole) = (AtomicBool::new(false), AtomicBool::new(false));
     let volumes: Vec<Arc<Volume>> = sites.iter().map(|site| site.volume().clone()).collect();
     std::thread::scope(|scope| {
@@ -105,7 +122,7 @@ fn run(seed: u64, seconds: u64) {
             for program in 0..2 {
                 scope.spawn(move || {
                     let mut rng = Rng::new(seed * 100 + (index * 10 + program) as u64);
-                    let mut program = Program::default();
+                    let mut program = Program::with_policies();
                     while !stop.load(Ordering::SeqCst) {
                         program.step_beside_others(volume, &mut rng);
                     }
@@ -119,19 +136,20 @@ fn run(seed: u64, seconds: u64) {
             });
         }
         scope.spawn(|| publish(&volumes[0], stop, seed));
-        scope.spawn(|| carry(&volumes[0], &volumes[1], stop));
-        scope.spawn(|| carry(&volumes[1], &volumes[0], stop));
+        for (from, to) in [(0, 1), (1, 0)] {
+            let (from, to) = (&volumes[from], &volumes[to]);
+            scope.spawn(|| carry(from, to, &[Lane::Sync], stop));
+            scope.spawn(|| carry(from, to, &[Lane::High, Lane::Normal, Lane::Bulk], stop));
+        }
         let until = Instant::now() + Duration::from_secs(seconds);
-        let mut last = [LanePoint::START; 2];
         while Instant::now() < until {
             std::thread::sleep(Duration::from_millis(500));
-            last = [
-                volumes[0].frontier(volumes[1].site(), Lane::Normal),
-                volumes[1].frontier(volumes[0].site(), Lane::Normal),
-            ];
         }
         stop.store(true, Ordering::SeqCst);
-        assert!(last.iter().all(|point| *point > LanePoint::START), "nothing arrived");
+        for lane in Lane::ALL {
+            let here = volumes[0].frontier(volumes[1].site(), lane).max(volumes[1].frontier(volumes[0].site(), lane));
+            assert!(here > LanePoint::START, "nothing arrived in lane {lane}");
+        }
     });
     drop(volumes);
     assert!(whole.load(Ordering::SeqCst), "no reader found the published file");

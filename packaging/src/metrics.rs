@@ -78,6 +78,8 @@ fn site(registry: &mut Registry, report: &Report) {
     one("uptime", "Time since the daemon started", Some(Unit::Seconds), report.uptime_seconds);
     one("journal", "What the journal takes on the disk", Some(Unit::Bytes), report.journal_bytes);
     one("stopped", "1 if this site stopped writing and is read-only", None, u64::from(report.stopped.is_some()));
+    let help = "1 while this site takes in a peer's state, since records can't bring it level";
+    one("levelling", help, None, u64::from(report.levelling.is_some()));
     let help = "How often this site's store has come back older than its peers knew it, counted from 1";
     one("incarnation", help, None, u64::from(report.incarnation));
 }
@@ -221,6 +223,7 @@ mod tests {
             mode: "cached".into(),
             journal_bytes: 1 << 20,
             stopped: None,
+            levelling: None,
             peers: vec![peer],
             sync_directories: vec![SyncDirectoryReport {
                 path: "/code".into(),
@@ -242,6 +245,7 @@ mod tests {
             "syncline_journal_bytes 1048576",
             "syncline_stopped 0",
             "syncline_incarnation 2",
+            "syncline_levelling 0",
             "syncline_peer_connected{peer=\"to\\\"kyo\"} 1",
             "syncline_peer_level{peer=\"to\\\"kyo\"} 0",
             "syncline_peer_rate_bytes_per_second{peer=\"to\\\"kyo\"} 7",

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::control::FlowChange;
-use crate::control::report::{FlowReport, PeerReport, SyncDirectoryReport};
+use crate::control::report::{FlowReport, LevellingReport, PeerReport, SyncDirectoryReport};
 use crate::founding::{self, Identity};
 
 /// How long questions may hold up the end.
@@ -71,11 +71,12 @@ impl Peers {
         Ok(self.running().await?.settle_tail(limit).await?)
     }
 
-    /// How far each is.
-    pub async fn report(&self) -> Result<Vec<PeerReport>, PeersError> {
+    /// How far each is, and from which one this site takes its state.
+    pub async fn report(&self) -> Result<(Vec<PeerReport>, Option<LevellingReport>), PeersError> {
         let status = self.running().await?.status().await;
         let incoming = |site| status.incoming.iter().find(|incoming| incoming.site == site);
-        Ok(status.peers.iter().map(|peer| reports::peer(peer, incoming(peer.site))).collect())
+        let peers = status.peers.iter().map(|peer| reports::peer(peer, incoming(peer.site))).collect();
+        Ok((peers, status.levelling.map(reports::levelling)))
     }
 
     /// How each sync directory stands with them.

@@ -86,9 +86,13 @@ async fn a_silent_link_is_noticed_in_seconds_and_writers_never_wait() {
     let mut sites = Sites::started(2).await;
     sites.sites[0].store.write(LANE, 10, 100);
     level(&sites).await;
+    until_status(&sites, 0, "both streams stand", |status| status.peers[0].connected).await;
     sites.sites[1].link.set(LinkState::Silent);
+    until_status(&sites, 0, "the cut is noticed", |status| {
+        status.peers[0].streams.iter().all(|stream| !stream.connected)
+    })
+    .await;
     let last = sites.sites[0].store.write(LANE, 10, 100);
-    until_status(&sites, 0, "the cut is noticed", |status| !status.peers[0].connected).await;
     until_status(&sites, 0, "the distance is known", |status| status.peers[0].lanes[0].behind_records == Some(10))
         .await;
     let waited =

@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn unenforced_access_lists_are_refused() {
         assert!(matches!(xattr_allowed(b"system.posix_acl_access"), Err(FsError::NotSupported(_))));
-        for good in [&b"user.system.x"[..], b"security.capability", b"trusted.x"] {
+        for good in [&b"user.system.x"[..], b"security.capability", b"trusted.x", b"user.syncline.mode"] {
             assert!(xattr_allowed(good).is_ok());
         }
     }

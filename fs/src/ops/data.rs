@@ -70,8 +70,7 @@ impl Volume {
         }
         self.answer_noted();
         if handle.flags.sync {
-            self.wait_durable(self.journal.appended())?;
-            self.settle_file(handle.file)?;
+            self.sync_file(handle.file)?;
         }
         Ok(written as u32)
     }

@@ -157,14 +157,12 @@ impl Volume {
     pub fn fsync(&self, handle: HandleId) -> Result<(), FsError> {
         let handle = self.handle(handle)?;
         self.journal_unseen(handle.file)?;
-        self.wait_durable(self.journal.appended())?;
-        self.settle_file(handle.file)
+        self.sync_file(handle.file)
     }
 
     /// Everything done in the directory so far survives power loss.
     pub fn fsyncdir(&self, dir: FileId) -> Result<(), FsError> {
-        self.wait_durable(self.journal.appended())?;
-        self.settle_file(dir)
+        self.sync_file(dir)
     }
 
     /// The last descriptor of the open is gone, and the last mapping.

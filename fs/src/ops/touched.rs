@@ -47,12 +47,12 @@ pub(super) fn place(txn: &Txn<'_>, directory: &Inode) -> Result<Vec<Stamp>, FsEr
     Ok(touched)
 }
 
-/// Of something that gets a name: all of it. `lane` is the record's, if it follows nothing.
+/// Of something that gets a name: all of it. `lane` is the record's, if it follows nothing; where it does, also what is in `lane` counts.
 pub(super) fn whole(txn: &Txn<'_>, lane: Lane, file: FileId) -> Result<Vec<Stamp>, FsError> {
     let inode = txn.existing(file)?;
     let mut touched = inode.stamps().to_vec();
-    let heads = unshared(txn, lane);
-    if heads.is_empty() {
+    let heads = unshared(txn);
+    if heads.iter().all(|head| head.lane == lane) {
         return Ok(touched);
     }
     touched.extend(xattrs(txn, file)?);
@@ -100,14 +100,14 @@ fn stamp_of(position: Position) -> Stamp {
     Stamp { hlc: Hlc(u64::MAX), position }
 }
 
-/// The heads of this site's lanes, but for `except`, of which some peer may lack something.
-fn unshared(txn: &Txn<'_>, except: Lane) -> Vec<Position> {
+/// The heads of those of this site's lanes of which some peer may lack something.
+fn unshared(txn: &Txn<'_>) -> Vec<Position> {
     let (heads, watermarks) = (txn.volume.journal.heads(), txn.volume.journal.watermarks());
     let head = |lane| {
         let LaneHead { incarnation, seq, .. } = heads.get(lane);
         Position { site: txn.volume.site(), incarnation, lane, seq }
     };
-    let unshared = |head: &Position| head.lane != except && head.seq > watermarks[head.lane as usize];
+    let unshared = |head: &Position| head.seq > watermarks[head.lane as usize];
     Lane::ALL.into_iter().map(head).filter(unshared).collect()
 }
 

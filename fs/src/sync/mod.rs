@@ -69,32 +69,35 @@ impl Volume {
     /// # Errors
     /// [`FsError::PeersLack`]: the change is made, and not known to be at the peers.
     pub(crate) fn settle(&self, scope: &Scope, position: Position, lsn: Lsn, held: &[FileId]) -> Result<(), FsError> {
-        self.satisfy(&needs(scope), || Ok((Points::of(position.lane, position.point()), lsn)), held)
+        self.satisfy(&needs(scope), Points::of(position.lane, position.point()), lsn, held)
     }
 
     /// As [`settle`](Self::settle), for all that this site has changed in a file so far, or in the names of a directory.
     pub(crate) fn settle_file(&self, file: FileId) -> Result<(), FsError> {
         let needs = needs(&self.scope_of_file(file)?);
-        // In this order: what the file rests on has been appended when the end of the journal is taken.
-        let what = || {
-            self.refresh_sync_roots();
-            self.board.meet(&needs, || self.made());
-            Ok((self.points_of(file)?, self.journal.appended()))
-        };
-        self.satisfy(&needs, what, &[file])
+        if needs.is_empty() { Ok(()) } else { self.satisfy_file(file, &needs) }
     }
 
-    fn satisfy(
-        &self,
-        needs: &[Need],
-        what: impl FnOnce() -> Result<(Points, Lsn), FsError>,
-        held: &[FileId],
-    ) -> Result<(), FsError> {
+    /// As [`settle_file`](Self::settle_file), and everything done at this site so far is durable here, whatever the policy.
+    pub(crate) fn sync_file(&self, file: FileId) -> Result<(), FsError> {
+        let needs = needs(&self.scope_of_file(file)?);
+        if needs.is_empty() { self.wait_durable(self.journal.appended()) } else { self.satisfy_file(file, &needs) }
+    }
+
+    fn satisfy_file(&self, file: FileId, needs: &[Need]) -> Result<(), FsError> {
+        self.refresh_sync_roots();
+        self.board.meet(needs, || self.made());
+        // In this order: what the file rests on has been appended when the end of the journal is taken. And that only once: under load it
+        // would be further each time, and take another flush.
+        let points = self.points_of(file)?;
+        self.satisfy(needs, points, self.journal.appended(), &[file])
+    }
+
+    fn satisfy(&self, needs: &[Need], points: Points, lsn: Lsn, held: &[FileId]) -> Result<(), FsError> {
         if needs.is_empty() {
             return Ok(());
         }
         let started = Instant::now();
-        let (points, lsn) = what()?;
         self.wait_durable(lsn)?;
         self.board.wait(points, needs.to_vec(), started, || self.visible.waiting_in(held))
     }

@@ -76,12 +76,16 @@ pub fn content(volume: &Volume, file: FileId) -> (Vec<u8>, Vec<(u64, u64)>) {
     (bytes, data)
 }
 
-fn rows(volume: &std::sync::Arc<Volume>) -> Vec<(Table, Bytes, Bytes)> {
+/// All rows of names and inodes.
+pub fn rows(volume: &std::sync::Arc<Volume>) -> Vec<(Table, Bytes, Bytes)> {
     let mut rows = Vec::new();
     for chunk in volume.snapshot().expect("a snapshot") {
         let mut reader = Reader::new(chunk.expect("a chunk"));
-        if reader.u8("tag").expect("a tag") != 1 {
-            continue;
+        match reader.u8("tag").expect("a tag") {
+            1 => {}
+            // Content follows all rows.
+            2 => break,
+            _ => continue,
         }
         let table = Table::from_u8(reader.u8("table").expect("a table")).expect("a table");
         while reader.remaining() > 0 {

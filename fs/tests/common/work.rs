@@ -7,6 +7,7 @@ use proto::ids::{FileId, Lane, Seq};
 use proto::record::{Kind, Time};
 
 use super::Rng;
+use super::network::heads;
 
 pub const ROOT: Caller = Caller { uid: 0, gid: 0 };
 const USER: Caller = Caller { uid: 1000, gid: 100 };
@@ -52,13 +53,36 @@ pub fn walk(volume: &Volume) -> Vec<(FileId, Vec<u8>, Attr)> {
     found
 }
 
+/// A write that was one record.
+pub struct Written {
+    pub lane: Lane,
+    pub seq: Seq,
+    pub bytes: Vec<u8>,
+}
+
 /// Open handles survive operations, not crashes.
 #[derive(Default)]
 pub struct Program {
     handles: Vec<(FileId, HandleId)>,
+    /// Whether it changes the policies of directories.
+    policies: bool,
+}
+
+/// Attributes of a policy that decide on the lane, and their values.
+pub const POLICIES: [(&[u8], [&[u8]; 3]); 2] =
+    [(b"user.syncline.mode", [b"sync", b"async", b"sync"]), (b"user.syncline.priority", [b"high", b"normal", b"bulk"])];
+
+/// Policies are in use, and nobody waits for other sites that don't answer.
+pub fn use_policies(volume: &Volume) {
+    volume.setxattr(FileId::ROOT, b"user.syncline.timeout", b"1ms", XattrMode::Set).expect("set");
 }
 
 impl Program {
+    /// One that changes policies, too, so that its records take several lanes.
+    pub fn with_policies() -> Self {
+        Self { policies: true, ..Self::default() }
+    }
+
     pub fn crashed(&mut self) {
         self.handles.clear();
     }
@@ -70,7 +94,7 @@ impl Program {
     }
 
     /// One operation. Answers the bytes of a write that was one record.
-    pub fn step(&mut self, volume: &Volume, rng: &mut Rng) -> Option<(Seq, Vec<u8>)> {
+    pub fn step(&mut self, volume: &Volume, rng: &mut Rng) -> Option<Written> {
         match self.try_step(volume, rng) {
             Ok(written) => written,
             Err(FsError::Damaged(why)) => panic!("site {}: damaged: {why}", volume.site()),
@@ -88,7 +112,7 @@ impl Program {
         }
     }
 
-    fn try_step(&mut self, volume: &Volume, rng: &mut Rng) -> Result<Option<(Seq, Vec<u8>)>, FsError> {
+    fn try_step(&mut self, volume: &Volume, rng: &mut Rng) -> Result<Option<Written>, FsError> {
         let all = walk(volume);
         let mut dirs = vec![FileId::ROOT];
         dirs.extend(all.iter().filter(|(.., attr)| attr.kind == Kind::Directory).map(|(.., attr)| attr.file));
@@ -104,6 +128,14 @@ impl Program {
         } else {
             rng.pick(&files).copied()
         };
+        if self.policies && rng.one_in(12) {
+            let (name, values) = rng.pick(&POLICIES).expect("an attribute");
+            match rng.pick(values).filter(|_| !rng.clone().one_in(4)) {
+                Some(value) => volume.setxattr(dir, name, value, XattrMode::Set)?,
+                None => volume.removexattr(dir, name)?,
+            }
+            return Ok(None);
+        }
         match rng.below(100) {
             0..12 => {
                 let (attr, handle) = volume.create_open(caller, dir, name, 0o6755, READ_WRITE)?;
@@ -178,7 +210,10 @@ impl Program {
             90..92 => {
                 let (key, value) = rng.pick(&QUIET_POLICIES).expect("a policy");
                 let attribute = format!("user.syncline.{key}");
-                // Of anything but a directory it is refused.
+                // Of anything but a directory it is refused. At the root the timeout stays short.
+                if any == FileId::ROOT {
+                    return Ok(None);
+                }
                 if rng.one_in(3) {
                     volume.removexattr(any, attribute.as_bytes())?;
                 } else {
@@ -201,7 +236,7 @@ impl Program {
         Ok(None)
     }
 
-    fn write(&mut self, volume: &Volume, rng: &mut Rng, file: FileId) -> Result<Option<(Seq, Vec<u8>)>, FsError> {
+    fn write(&mut self, volume: &Volume, rng: &mut Rng, file: FileId) -> Result<Option<Written>, FsError> {
         let flags = OpenFlags { append: rng.one_in(3), ..READ_WRITE };
         let handle = volume.open(file, flags)?;
         let len = match rng.below(6) {
@@ -218,11 +253,19 @@ impl Program {
             _ => rng.below(400_000),
         };
         let bytes = rng.bytes(len as usize);
-        let before = volume.lane_head(Lane::Normal).appended;
+        let before = heads(volume);
         let done = volume.write(handle, offset, &bytes, rng.one_in(2));
         volume.release(handle)?;
-        let seq = volume.lane_head(Lane::Normal).appended;
+        let made: Vec<(Lane, Seq, u64)> = Lane::ALL
+            .into_iter()
+            .zip(before)
+            .zip(heads(volume))
+            .map(|((lane, before), after)| (lane, after, after.0 - before.0))
+            .filter(|(.., records)| *records > 0)
+            .collect();
         let whole = done? as usize == bytes.len();
-        Ok(Some((seq, bytes)).filter(|_| whole && seq == before.next()))
+        // A second record may be an answer to a peer, or take capabilities away.
+        let [(lane, seq, 1)] = made[..] else { return Ok(None) };
+        Ok(Some(Written { lane, seq, bytes }).filter(|_| whole))
     }
 }

@@ -20,7 +20,7 @@ Examples:
   syncline status /mnt/data --json | jq '.peers[] | {name, lag_seconds}'
 
 Fields of --json: volume, site, site_id, incarnation, mountpoint, store, pid, version, uptime_seconds, mode (passthrough or
-cached), journal_bytes, stopped; peers: name, site, address, connected, level, error, lag_seconds, behind_records, behind_bytes,
+cached), journal_bytes, stopped; levelling: from, since_ms, files, bytes; peers: name, site, address, connected, level, error, lag_seconds, behind_records, behind_bytes,
 rate_bytes_per_second, eta_seconds, limit_bytes_per_second; connections: channel (sync or async), connected, error; lanes: lane,
 head, acknowledged, behind_records, behind_bytes, lag_seconds, rate_bytes_per_second, weight, limit_bytes_per_second, paused;
 incoming: connected, error, behind_records; sync_directories: path, needed, state, short_of_peers; peers: peer, state, since_ms,

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::control::report::{IncomingReport, LaneReport, PeerReport, Report, SyncDirectoryReport};
+use crate::control::report::{IncomingReport, LaneReport, LevellingReport, PeerReport, Report, SyncDirectoryReport};
 use crate::units::{Rate, human_bytes, human_seconds};
 
 const HEADINGS: [&str; 7] = ["peer", "state", "lag", "records", "bytes", "rate", "level in"];
@@ -21,14 +21,19 @@ pub fn render(report: &Report) -> String {
         format!("  reads    {mode}"),
         format!("  journal  {}", human_bytes(report.journal_bytes)),
         format!(
-            "  daemon   pid {}, version {}, up {}",
+            "  daemon   pid {}, version {}, incarnation {}, up {}",
             report.pid,
             report.version,
+            report.incarnation,
             human_seconds(report.uptime_seconds.max(1) as f64)
         ),
     ];
     if let Some(why) = &report.stopped {
         lines.push(format!("  STOPPED  read-only since {why}; restart this site when the cause is gone"));
+    }
+    if let Some(LevellingReport { from, since_ms, files, bytes }) = &report.levelling {
+        let (size, age) = (human_bytes(*bytes), human_seconds(age_seconds(*since_ms)));
+        lines.push(format!("  LEVEL    taking in the state of {from}: {files} files, {size} in {age} so far"));
     }
     lines.push(String::new());
     if report.peers.is_empty() {
@@ -172,6 +177,7 @@ mod tests {
             mode: "passthrough".into(),
             journal_bytes: 64 << 20,
             stopped: None,
+            levelling: None,
             peers,
             sync_directories: vec![],
         }
@@ -291,6 +297,13 @@ mod tests {
     #[test]
     fn a_lonely_site_is_told_how_to_get_peers() {
         assert!(render(&report(vec![])).ends_with("another site can join"));
+    }
+
+    #[test]
+    fn a_site_that_takes_in_a_state_says_so() {
+        let levelling = LevellingReport { from: "tokyo".into(), since_ms: u64::MAX, files: 12, bytes: 3 << 20 };
+        let text = render(&Report { levelling: Some(levelling), ..report(vec![]) });
+        assert!(text.contains("LEVEL    taking in the state of tokyo: 12 files, 3.00 MiB in 0 ms so far"), "{text}");
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn failed(error: impl ToString) -> Reply {
 impl Site {
     /// How it is, and how far the peers are.
     pub async fn report(&self) -> Result<Report, PeersError> {
-        let peers = self.peers.report().await?;
+        let (peers, levelling) = self.peers.report().await?;
         let session = self.session.info();
         Ok(Report {
             volume: self.config.volume.clone(),
@@ -68,6 +68,7 @@ impl Site {
             mode: if session.passthrough { "passthrough" } else { "cached" }.to_owned(),
             stopped: self.volume.stopped(),
             journal_bytes: self.volume.journal_bytes(),
+            levelling,
             peers,
             sync_directories: self.peers.sync_directories().await?,
         })

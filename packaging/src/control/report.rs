@@ -30,6 +30,8 @@ pub struct Report {
     pub journal_bytes: u64,
     /// Why this site stopped writing, and is read-only until it is restarted.
     pub stopped: Option<String>,
+    /// The peer whose state is being taken in here, since records can't bring this site level.
+    pub levelling: Option<LevellingReport>,
     /// The other sites.
     pub peers: Vec<PeerReport>,
     /// The directories whose writers wait for other sites.
@@ -94,6 +96,19 @@ pub struct LaneReport {
     pub limit_bytes_per_second: Option<u64>,
     /// Whether it is paused.
     pub paused: bool,
+}
+
+/// A peer's state that is being taken in.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LevellingReport {
+    /// The peer's name.
+    pub from: String,
+    /// Since when, in ms since the Unix epoch.
+    pub since_ms: u64,
+    /// Files whose content is in.
+    pub files: u64,
+    /// Bytes that have come.
+    pub bytes: u64,
 }
 
 /// One of the two connections to a peer.

@@ -2,10 +2,11 @@
 
 use fs::sync::report::{SyncPeer, SyncState};
 use replicator::LimitStatus;
-use replicator::status::{IncomingStatus, PeerLaneStatus, PeerStatus, StreamStatus};
+use replicator::status::{IncomingStatus, LevellingStatus, PeerLaneStatus, PeerStatus, StreamStatus};
 
 use crate::control::report::{
-    ConnectionReport, FlowReport, IncomingReport, LaneReport, PeerReport, SyncDirectoryReport, SyncPeerReport,
+    ConnectionReport, FlowReport, IncomingReport, LaneReport, LevellingReport, PeerReport, SyncDirectoryReport,
+    SyncPeerReport,
 };
 
 /// One peer, and its own changes on their way here.
@@ -71,6 +72,12 @@ pub(super) fn sync_directory(state: SyncState) -> SyncDirectoryReport {
         short_of_peers: state.short_of_peers,
         peers: state.peers.into_iter().map(peer).collect(),
     }
+}
+
+/// A peer's state on its way here.
+pub(super) fn levelling(levelling: LevellingStatus) -> LevellingReport {
+    let LevellingStatus { from, since_ms, files, bytes, .. } = levelling;
+    LevellingReport { from, since_ms, files, bytes }
 }
 
 /// What limits a lane, or all together, to a peer.

@@ -52,6 +52,11 @@ pub struct Settings {
     pub max_segment_bytes: u64,
     /// How long a lane rests after a read that failed, in ms.
     pub read_retry_ms: u64,
+    /// The sync lane's records gather into one segment while so many are under way: until an acknowledgement, for a millisecond at most, or until
+    /// there are [`gather_records`](Self::gather_records). A lone writer never waits; many share the cost of a segment, however long the link.
+    pub gather_segments: usize,
+    /// So many records are not held back.
+    pub gather_records: u64,
     /// How lanes share the link, by the lane's number.
     pub weights: [u32; Lane::ALL.len()],
     /// How many bytes of a lane wait to be sent before no more is read.
@@ -67,6 +72,8 @@ impl Default for Settings {
             window_segments: 512,
             max_segment_bytes: 2 << 20,
             read_retry_ms: 1_000,
+            gather_segments: 2,
+            gather_records: 64,
             weights: [8, 8, 4, 1],
             queue_bytes: 1 << 20,
             answer_ms: 5_000,
@@ -82,7 +89,7 @@ enum State {
     Telling { until_ms: u64 },
 }
 
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 struct LaneState {
     durable: Seq,
     sent: Seq,
@@ -95,12 +102,21 @@ struct LaneState {
     queued_bytes: u64,
     /// From when on it may be sent, by its limits.
     open_at_ms: u64,
+    last_send_ms: u64,
 }
 
 impl LaneState {
     /// After a failed read, or by its limits.
     fn waits_until_ms(&self) -> u64 {
         self.resting_until_ms.max(self.open_at_ms)
+    }
+
+    fn gathers(&self, lane: Lane, settings: &Settings, now_ms: u64) -> bool {
+        lane == Lane::Sync
+            && self.sent < self.durable
+            && self.in_flight.len() >= settings.gather_segments
+            && self.durable.0 - self.sent.0 < settings.gather_records
+            && now_ms <= self.last_send_ms
     }
 
     fn has_room(&self, settings: &Settings, window_bytes: u64) -> bool {
@@ -110,7 +126,7 @@ impl LaneState {
 }
 
 /// The machine for one channel to one peer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     settings: Settings,
     /// Of this connection.
@@ -188,8 +204,9 @@ impl Engine {
             State::Dialing => None,
             State::Streaming { .. } => {
                 let behind = self.lanes.iter().filter(|lane| lane.sent < lane.durable);
-                let waits =
-                    behind.map(LaneState::waits_until_ms).filter(|until| (self.now_ms + 1..u64::MAX).contains(until));
+                let gathers = self.lanes[Lane::Sync as usize].gathers(Lane::Sync, &self.settings, self.now_ms);
+                let waits = behind.map(LaneState::waits_until_ms).chain(gathers.then_some(self.now_ms + 1));
+                let waits = waits.filter(|until| (self.now_ms + 1..u64::MAX).contains(until));
                 waits.min().filter(|_| self.reading.is_none())
             }
         }
@@ -305,6 +322,7 @@ impl Engine {
         state.sent = last;
         state.durable = state.durable.max(last);
         state.in_flight.push_back((last, bytes));
+        state.last_send_ms = self.now_ms;
         state.in_flight_bytes += bytes;
         state.queued_bytes += bytes;
         self.shares.charge(lane, bytes);
@@ -354,6 +372,7 @@ impl Engine {
                     let state = &self.lanes[lane as usize];
                     state.sent < state.durable
                         && state.waits_until_ms() <= now_ms
+                        && !state.gathers(lane, &settings, now_ms)
                         && state.queued_bytes < settings.queue_bytes
                         && state.has_room(&settings, window_bytes)
                 };

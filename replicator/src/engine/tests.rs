@@ -9,6 +9,8 @@ const SETTINGS: Settings = Settings {
     window_segments: 4,
     max_segment_bytes: 200,
     read_retry_ms: 50,
+    gather_segments: 2,
+    gather_records: 10,
     weights: [8, 8, 4, 1],
     queue_bytes: u64::MAX,
     answer_ms: 5_000,
@@ -323,6 +325,28 @@ fn a_paused_lane_keeps_its_backlog_and_a_limited_one_goes_on_when_it_may() {
     engine.handle(70, 0, Event::SegmentRead { lane: LANE, first: Seq(1), last: Seq(5), bytes: 9 });
     engine.set_open_at_ms([0; 4]);
     assert_eq!(engine.handle(80, 0, Event::Tick), [Command::ReadLane { lane: Lane::High, after: Seq(0) }]);
+}
+
+#[test]
+fn records_of_many_writers_gather_while_two_segments_are_under_way() {
+    let lane = Lane::Sync;
+    let mut engine = Engine::new(SETTINGS, &[Lane::Sync]);
+    engine.handle(5, 0, Event::Tick);
+    engine.handle(5, 0, connected(LanePoint::START, 0));
+    let append =
+        |engine: &mut Engine, now_ms, seq| engine.handle(now_ms, 0, Event::HeadMoved { lane, durable: Seq(seq) });
+    let read = |seq| Event::SegmentRead { lane, first: Seq(seq), last: Seq(seq), bytes: 9 };
+    for seq in 1..=2 {
+        let commands = append(&mut engine, 5, seq);
+        assert_eq!(commands, [Command::ReadLane { lane, after: Seq(seq - 1) }], "a lone writer never waits");
+        engine.handle(5, 0, read(seq));
+    }
+    assert_eq!(append(&mut engine, 5, 4), []);
+    assert_eq!(engine.next_tick_ms(), Some(6));
+    let acked = engine.clone().handle(5, 0, Event::Acked { lane, point: point(1) });
+    assert_eq!(acked.last(), Some(&Command::ReadLane { lane, after: Seq(2) }), "until an acknowledgement");
+    assert_eq!(engine.clone().handle(6, 0, Event::Tick), [Command::ReadLane { lane, after: Seq(2) }], "or a moment");
+    assert_eq!(append(&mut engine, 5, 12), [Command::ReadLane { lane, after: Seq(2) }], "or until there are many");
 }
 
 #[test]

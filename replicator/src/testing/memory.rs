@@ -180,7 +180,8 @@ impl MemoryStore {
 
     /// Puts a copy in its place, as an old image of the disk does.
     pub fn restore(&self, copy: &Inner) {
-        *self.inner.lock() = copy.clone();
+        // Told anew after each start, as to a journal.
+        *self.inner.lock() = Inner { watermark: BTreeMap::new(), ..copy.clone() };
         *self.durable.lock() = copy.applied.clone();
     }
 
