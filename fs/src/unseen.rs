@@ -103,7 +103,7 @@ impl Volume {
             hashes.push(hash);
         }
         if watch.blocks != hashes {
-            self.invalidate_later(Invalidation::Attr { file });
+            self.invalidate_later(vec![Invalidation::Attr { file }]);
         }
         watch.blocks = hashes;
         watch.change_time = Some(change_time);

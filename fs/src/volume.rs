@@ -349,11 +349,11 @@ impl Volume {
         }
     }
 
-    /// For a thread that answers a request, which must not wait for the kernel: a side effect that the kernel does not expect. Rare.
-    pub(crate) fn invalidate_later(&self, invalidation: Invalidation) {
+    /// For a thread that answers a request, which must not wait for the kernel: what the kernel does not expect, or takes for not done. Rare.
+    pub(crate) fn invalidate_later(&self, invalidations: Vec<Invalidation>) {
         let Some(sink) = self.sink.read().clone() else { return };
         let thread = std::thread::Builder::new().name("invalidate".into());
-        if let Err(error) = thread.spawn(move || sink(&[invalidation])) {
+        if let Err(error) = thread.spawn(move || sink(&invalidations)) {
             tracing::warn!(%error, "the kernel was not told of a change, and may show the old");
         }
     }

@@ -14,9 +14,11 @@ use fs::peers::Member;
 use fs::replay::ReplayError;
 use fs::sync::Standing;
 use fs::sync::report::SyncState;
-use fs::types::{Allocate, RenameMode, SetAttr, XattrMode};
+use fs::types::{Allocate, Invalidation, RenameMode, SetAttr, XattrMode};
 use fs::volume::Volume;
+use parking_lot::Mutex;
 use proto::ids::{FileId, Lane, SiteId};
+use proto::name::Name;
 use proto::record::Kind;
 
 const TOP: FileId = FileId::ROOT;
@@ -352,6 +354,27 @@ fn fail_fails_in_time_keeps_the_change_and_refuses_until_the_peer_is_back() {
     assert!(["a", "c"].iter().all(|name| case.is_at(0, name)));
     case.until("in sync", Standing::InSync);
     volume.fsync(handle).expect("synced");
+}
+
+/// The kernel took the error for "not done": it must look again, at what is there.
+#[test]
+fn the_kernel_is_told_of_a_change_whose_caller_got_an_error() {
+    let case = Case::new(1, &[SYNC, FAIL, SHORT]);
+    let volume = case.volume();
+    let (attr, handle) = volume.create_open(ROOT, case.dir, b"f", 0o644, READ_WRITE).expect("created");
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let theirs = told.clone();
+    volume.on_invalidate(Box::new(move |changes| theirs.lock().extend_from_slice(changes)));
+    case.links[0].stall();
+    lacks(case.create("a"));
+    let name = Name::new(b"a").expect("a name");
+    until("told of the name", || told.lock().contains(&Invalidation::Entry { parent: case.dir, name: name.clone() }));
+    case.links[0].heal();
+    until("accepted again", || case.create("b").is_ok());
+    case.links[0].stall();
+    lacks(volume.fallocate(handle, 0, 100, Allocate::Reserve { keep_size: false }, false));
+    until("told of the size", || told.lock().contains(&Invalidation::Content { file: attr.file, offset: 0, len: 0 }));
+    case.links[0].heal();
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl Volume {
         if perms.is_none() && atime.is_none() && mtime.is_none() {
             drop(txn);
             if size.is_some() {
-                self.settle_file(file)?;
+                self.settle_size(file)?;
             }
             return self.getattr(file);
         }
@@ -49,7 +49,7 @@ impl Volume {
         let op = Op::SetAttr { file, perms, atime, mtime, time: now };
         if size.is_some() {
             commit(txn, &scope, op, touched)?;
-            self.settle_file(file)?;
+            self.settle_size(file)?;
         } else {
             commit_and_settle(txn, &scope, op, touched, &[file])?;
         }

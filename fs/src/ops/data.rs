@@ -191,7 +191,7 @@ impl Volume {
         self.make_room(object, inode.size, &change.edit)?;
         let committed = commit_change(txn, change, touched, effect, object)?;
         if mode.is_some() {
-            self.invalidate_later(Invalidation::Attr { file });
+            self.invalidate_later(vec![Invalidation::Attr { file }]);
         }
         Ok(committed)
     }

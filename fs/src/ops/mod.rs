@@ -71,7 +71,7 @@ pub(crate) fn commit_and_settle(
         volume.check_peers(scope)?;
     }
     let committed = commit(txn, scope, op, seen)?;
-    volume.settle(scope, committed.position, committed.appended.lsn, held)
+    volume.settle(scope, committed, held)
 }
 
 /// A local operation was checked before: that it is refused now means that the store contradicts itself.

@@ -128,7 +128,7 @@ impl Volume {
         if flags.truncate && flags.write {
             // By root, or of a file that is not suid: else the truncation comes as `setattr`, which knows the caller.
             self.edit(file, Edit::Truncate { size: 0 }, false)?;
-            self.settle_file(file)?;
+            self.settle_size(file)?;
         }
         Ok(())
     }

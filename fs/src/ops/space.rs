@@ -45,7 +45,7 @@ impl Volume {
         if let Some(size) = grow_to {
             self.grow(handle.file, size, kill_suid)?;
         }
-        self.settle_file(handle.file)
+        self.settle_size(handle.file)
     }
 
     /// The next data or hole from `offset` on.

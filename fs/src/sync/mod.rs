@@ -37,7 +37,7 @@ pub use root::Standing;
 pub use terms::{Need, Terms};
 
 use proto::hlc::Stamp;
-use proto::ids::{FileId, Lane, LanePoint, Position, SiteId};
+use proto::ids::{FileId, Lane, LanePoint, SiteId};
 
 use crate::error::FsError;
 use crate::journal::Lsn;
@@ -45,6 +45,8 @@ use crate::ops::Scope;
 use crate::store::table::{self, Table};
 use crate::tree::inode::Inode;
 use crate::tree::xattr::Xattr;
+use crate::txn::Committed;
+use crate::types::Invalidation;
 use crate::volume::Volume;
 
 impl Volume {
@@ -63,13 +65,28 @@ impl Volume {
         self.check_peers(&self.scope_of_file(file)?)
     }
 
-    /// Returns when the policies of `scope` are satisfied for the record at `position`, which is in the batch `lsn`: at once in asynchronous
-    /// directories. No lock may be held here; `held` are the directories that the kernel may hold meanwhile.
+    /// Returns when the policies of `scope` are satisfied for what was committed: at once in asynchronous directories. No lock may be held here; `held`
+    /// are the directories that the kernel may hold meanwhile.
     ///
     /// # Errors
-    /// [`FsError::PeersLack`]: the change is made, and not known to be at the peers.
-    pub(crate) fn settle(&self, scope: &Scope, position: Position, lsn: Lsn, held: &[FileId]) -> Result<(), FsError> {
-        self.satisfy(&needs(scope), Points::of(position.lane, position.point()), lsn, held)
+    /// [`FsError::PeersLack`]: the change is made, and not known to be at the peers. The kernel takes it for not made, so it is told to look again.
+    pub(crate) fn settle(&self, scope: &Scope, committed: Committed, held: &[FileId]) -> Result<(), FsError> {
+        let Committed { appended, position, invalidations } = committed;
+        let points = Points::of(position.lane, position.point());
+        let settled = self.satisfy(&needs(scope), points, appended.lsn, held);
+        if settled.is_err() {
+            self.invalidate_later(invalidations);
+        }
+        settled
+    }
+
+    /// As [`settle_file`](Self::settle_file), after a change of size.
+    pub(crate) fn settle_size(&self, file: FileId) -> Result<(), FsError> {
+        let settled = self.settle_file(file);
+        if settled.is_err() {
+            self.invalidate_later(vec![Invalidation::Content { file, offset: 0, len: 0 }]);
+        }
+        settled
     }
 
     /// As [`settle`](Self::settle), for all that this site has changed in a file so far, or in the names of a directory.
