@@ -58,16 +58,10 @@ pub fn try_unset(directory: &Path, key: &str) -> io::Result<()> {
 }
 
 /// A computed attribute: `effective`, `state`, `version`.
-///
-/// # Panics
-/// When there is none.
-#[track_caller]
-pub fn attribute(path: &Path, key: &str) -> String {
+pub fn try_attribute(path: &Path, key: &str) -> io::Result<String> {
     let mut value = vec![0; 64 << 10];
-    let name = format!("user.syncline.{key}");
-    let len =
-        rustix::fs::getxattr(path, name.as_str(), &mut value[..]).or_fail(format_args!("{}: {name}", path.display()));
-    String::from_utf8_lossy(&value[..len]).into_owned()
+    let len = rustix::fs::getxattr(path, format!("user.syncline.{key}").as_str(), &mut value[..])?;
+    Ok(String::from_utf8_lossy(&value[..len]).into_owned())
 }
 
 /// What `status` says of the sync directory `path` (from the mount point).

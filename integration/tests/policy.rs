@@ -15,7 +15,7 @@ use integration::cluster::{Cluster, Options};
 use integration::crash::model::Model;
 use integration::outcome::{eventually, number_from_env};
 use integration::seed::Seed;
-use integration::sync_state::{self, attribute, set, try_set, try_unset};
+use integration::sync_state::{self, set, try_attribute, try_set, try_unset};
 use integration::tree;
 
 /// Directories with policies of their own, each with one below that may have another.
@@ -28,7 +28,7 @@ const CHANGES: [(&str, &[&str]); 6] = [
     ("acks", &["all", "majority", "1"]),
     ("on-loss", &["degrade", "fail"]),
     ("compress", &["auto", "on", "off"]),
-    ("timeout", &["60s", "5min"]),
+    ("timeout", &["60s", "5m"]),
 ];
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -201,7 +201,7 @@ fn what_is_below_inherits_and_moves_change_what_is_inherited() {
     let says = |path: &str, wanted: &str| {
         for site in cluster.sites() {
             eventually(LIMIT, &format!("{path} at site {}", site.name), || {
-                let text = attribute(&site.path(path), "effective");
+                let text = try_attribute(&site.path(path), "effective").map_err(|e| e.to_string())?;
                 let line = text.lines().find(|line| line.contains("priority")).unwrap_or_default().to_owned();
                 if line.contains(wanted) { Ok(()) } else { Err(text) }
             });

@@ -12,7 +12,7 @@ use integration::cluster::{Cluster, Options};
 use integration::link::Flow;
 use integration::outcome::eventually;
 use integration::seed::Seed;
-use integration::sync_state::{self, SyncState, attribute, await_state, directory, set, states};
+use integration::sync_state::{self, SyncState, await_state, directory, set, states, try_attribute};
 
 /// The time limit of the directories here: so short that a test need not wait long, and long enough for a loaded machine.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -47,8 +47,14 @@ fn write(path: &Path) -> (Duration, std::io::Result<()>) {
 fn a_cut_degrades_after_the_timeout_and_healing_brings_it_back_in_sync() {
     let cluster = two_in_sync(&[]);
     let at = |name: &str| cluster.site(0).path("sync").join(name);
-    let shown = attribute(&cluster.site(0).path("sync"), "state");
-    assert!(shown.contains('b'), "{shown}");
+    // The directory itself says so too, and what is in it.
+    let says = |path: &str, state: &str| {
+        let shown = try_attribute(&cluster.site(0).path(path), "state").unwrap();
+        assert!(shown.lines().any(|line| line.contains('b') && line.contains(state)), "{path}: {state}: {shown}");
+    };
+    write(&at("before")).1.unwrap();
+    says("sync", "in sync");
+    says("sync/before", "in sync");
     cluster.network().cut(0, 1);
     // The first caller waits until the time is over; then nobody does.
     let (first, result) = write(&at("while cut"));
@@ -61,6 +67,7 @@ fn a_cut_degrades_after_the_timeout_and_healing_brings_it_back_in_sync() {
         assert!(took < TIMEOUT, "nobody waits for a peer that is lost: {took:?}");
     }
     assert_eq!(state(&cluster, "b"), SyncState::Degraded);
+    says("sync/while cut", "degraded");
     assert!(!cluster.site(1).path("sync/while cut").exists());
     let directory = directory(cluster.site(0), "sync").unwrap();
     assert_eq!(SyncState::parse(&directory.state), Some(SyncState::Degraded));
