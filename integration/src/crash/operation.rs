@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -67,11 +68,13 @@ impl Operation {
             Self::Create { path } => File::options().write(true).create_new(true).mode(0o644).open(at(path)).map(drop),
             Self::Write { path, offset, bytes } => {
                 let file = OpenOptions::new().write(true).open(at(path))?;
-                whole(file.write_at(bytes, *offset)?, bytes)
+                whole(file.write_at(bytes, *offset)?, bytes)?;
+                close(file)
             }
             Self::Append { path, bytes } => {
                 let mut file = OpenOptions::new().append(true).open(at(path))?;
-                whole(file.write(bytes)?, bytes)
+                whole(file.write(bytes)?, bytes)?;
+                close(file)
             }
             // Has returned its descriptor.
             Self::AppendFlushed { .. } => Ok(()),
@@ -99,6 +102,13 @@ impl Operation {
             Self::RemoveXattr { path, name } => Ok(rustix::fs::lremovexattr(at(path), name.as_str())?),
         }
     }
+}
+
+/// Closes with the error that dropping a file swallows. In a sync directory it is `close` that says whether what was written is at the other
+/// sites: a close that failed acknowledged nothing.
+fn close(file: File) -> io::Result<()> {
+    // SAFETY: the descriptor is owned here, and nothing uses it afterwards, whatever the result.
+    Ok(unsafe { rustix::io::try_close(file.into_raw_fd()) }?)
 }
 
 /// A short write would be two acknowledged changes in one operation.
