@@ -14,7 +14,10 @@ use fs::error::FsError;
 use fs::replay::ReplayError;
 use fs::types::{OpenFlags, RenameMode, SetAttr, SetTime};
 use fs::volume::Volume;
-use proto::ids::{FileId, Lane, LanePoint};
+use proto::hlc::{Hlc, Stamp};
+use proto::ids::{FileId, Incarnation, Lane, LanePoint, Position, Seq, SiteId};
+use proto::name::Name;
+use proto::record::{ContentChange, Data, Edit, Kind, Op, Perms, Record, Time};
 
 /// Replaces `published` again and again by a file of one byte's value, as programs do that want readers to see all or nothing.
 fn publish(volume: &Volume, stop: &AtomicBool, seed: u64) {
@@ -192,4 +195,56 @@ fn a_file_that_another_writer_makes_longer_is_not_cut_by_a_reservation() {
     let bytes = volume.read(handle, 0, 1 << 20).expect("bytes");
     let kept = bytes.iter().filter(|byte| **byte != 0).count();
     assert_eq!(kept, 20_000);
+}
+
+#[test]
+fn what_one_lane_creates_another_writes_the_moment_it_is_there() {
+    const FILES: u64 = 300;
+    let (site, origin, incarnation) = (Site::new(1), SiteId(9), Incarnation(1));
+    let volume = site.volume();
+    let id = |seq: u64| FileId::new(origin, seq).expect("an id");
+    let position = |lane, seq| Position { site: origin, incarnation, lane, seq: Seq(seq) };
+    let created = |seq: u64| Stamp { hlc: Hlc(2 * seq), position: position(Lane::Normal, seq) };
+    let create = |seq: u64| {
+        let name = Name::new(seq.to_string().as_bytes()).expect("a name");
+        let perms = Perms { mode: 0o644, uid: 0, gid: 0 };
+        let op =
+            Op::Create { file: id(seq), parent: FileId::ROOT, name, kind: Kind::Regular, perms, time: Time::default() };
+        Record { seq: Seq(seq), hlc: created(seq).hlc, deps: Vec::new(), op }
+    };
+    let write = |seq: u64| {
+        let edit = Edit::Write { offset: 0, data: Data::Bytes(bytes::Bytes::from_static(b"bytes")) };
+        let time = Time::default();
+        let change = ContentChange { file: id(seq), base: created(seq), edit, mtime: None, mode: None, time };
+        let deps = vec![position(Lane::Normal, seq)];
+        Record { seq: Seq(seq), hlc: Hlc(2 * seq + 1), deps, op: Op::Content(change) }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let until = Instant::now() + Duration::from_secs(60);
+            for seq in 1..=FILES {
+                // Not ahead of the other: it is to be there when the file comes.
+                while volume.frontier(origin, Lane::Sync).seq.0 + 1 < seq {
+                    assert!(Instant::now() < until, "the write before {seq} does not come");
+                }
+                let replayed = volume.replay(origin, incarnation, Lane::Normal, &[create(seq)]);
+                assert!(replayed.stopped.is_none(), "{:?}", replayed.stopped);
+            }
+        });
+        scope.spawn(|| {
+            let until = Instant::now() + Duration::from_secs(60);
+            for seq in 1..=FILES {
+                loop {
+                    match volume.replay(origin, incarnation, Lane::Sync, &[write(seq)]).stopped {
+                        None => break,
+                        Some(ReplayError::MissingDep(_)) => assert!(Instant::now() < until, "file {seq} does not come"),
+                        Some(error) => panic!("file {seq}: {error}"),
+                    }
+                }
+            }
+        });
+    });
+    for seq in 1..=FILES {
+        assert_eq!(volume.getattr(id(seq)).expect("a file").size, 5);
+    }
 }

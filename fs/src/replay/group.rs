@@ -132,6 +132,12 @@ impl Volume {
             let position = Position { seq: record.seq, ..first };
             match making.record(position, record) {
                 Ok(Step::Applied) => applied += 1,
+                // Nothing has been done yet; the next attempt finds what another lane has made.
+                Ok(Step::NextGroup) if applied == 0 => {
+                    drop(making);
+                    drop(locks);
+                    return self.make_group(origin, incarnation, lane, records);
+                }
                 Ok(Step::NextGroup) => break,
                 // What the record left in the transaction's rows is not to be committed.
                 Err(error) if applied == 0 => {
@@ -234,7 +240,7 @@ impl Volume {
 
 enum Step {
     Applied,
-    /// The record must see the effects of those before it in the object.
+    /// The record must see the effects of those before it in the object, or an object that this group did not find.
     NextGroup,
 }
 
@@ -254,8 +260,12 @@ impl Making<'_> {
         if let Some(dep) = record.deps.iter().find(|dep| !self.is_applied(**dep, position)) {
             return Err(ReplayError::MissingDep(*dep));
         }
-        let size = content(record).and_then(|change| self.txn.inode(change.file).transpose()).transpose()?;
-        let size = size.map_or(0, |inode| inode.size);
+        let inode = content(record).and_then(|change| self.txn.inode(change.file).transpose()).transpose()?;
+        // Another lane, or another site's, has made the file since the objects were looked for.
+        if inode.is_some() && content(record).is_some_and(|change| !self.objects.contains_key(&change.file)) {
+            return Ok(Step::NextGroup);
+        }
+        let size = inode.map_or(0, |inode| inode.size);
         let long = is_extent(record, size);
         if long && content(record).is_some_and(|change| self.pending.contains(&change.file)) {
             return Ok(Step::NextGroup);
