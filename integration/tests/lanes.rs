@@ -14,7 +14,7 @@ use integration::sync_state::{self, SyncState, await_state, set};
 /// The default weights.
 const WEIGHTS: [(&str, u64); 3] = [("high", 8), ("normal", 4), ("bulk", 1)];
 /// What is already on its way when another lane gets something: sent and not yet acknowledged, in both ends' buffers, and what a status shows late.
-const ON_ITS_WAY: u64 = 12 << 20;
+const ON_ITS_WAY: u64 = 6 << 20;
 const RATE: u64 = 12 << 20;
 const LIMIT: Duration = Duration::from_secs(120);
 
