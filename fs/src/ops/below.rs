@@ -127,9 +127,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let Some(inode) = self.inode(file)? else { return Ok(()) };
-        let Inode { created, perms_stamp, mode_stamp, atime_stamp, mtime_stamp, content, whole, .. } = inode;
-        let stamps = [created, perms_stamp, mode_stamp, atime_stamp, mtime_stamp, content, whole];
-        stamps.into_iter().for_each(|stamp| self.note(stamp));
+        inode.stamps().into_iter().chain([inode.mtime_stamp, inode.whole]).for_each(|stamp| self.note(stamp));
         // The kernel lets an inode have so many only that they are read at once.
         for (_, row) in self.view.scan_prefix(Table::Xattr, &table::file_key(file), None, usize::MAX)? {
             self.note(Xattr::decode(row)?.stamp);

@@ -43,7 +43,6 @@ use crate::error::FsError;
 use crate::journal::Lsn;
 use crate::ops::Scope;
 use crate::store::table::{self, Table};
-use crate::tree::inode::Inode;
 use crate::tree::xattr::Xattr;
 use crate::txn::Committed;
 use crate::types::Invalidation;
@@ -194,19 +193,17 @@ impl Volume {
     /// The last positions of this site in what it changed of a file. Earlier ones are in the same lanes before them, or among their deps.
     pub(crate) fn points_of(&self, file: FileId) -> Result<Points, FsError> {
         let inode = self.inode(file)?;
-        let is_dir = inode.is_dir();
-        let Inode { created, perms_stamp, mode_stamp, atime_stamp, mtime_stamp, content, .. } = inode;
         let mut points = Points::START;
         let mut note = |Stamp { position, .. }: Stamp| {
             if position.site == self.site() {
                 points.raise(position.lane, position.point());
             }
         };
-        [created, perms_stamp, mode_stamp, atime_stamp, mtime_stamp, content].into_iter().for_each(&mut note);
+        inode.stamps().into_iter().chain([inode.mtime_stamp]).for_each(&mut note);
         for (_, row) in self.rows.scan(Table::Xattr, &table::file_key(file), None, usize::MAX)? {
             note(Xattr::decode(row)?.stamp);
         }
-        if is_dir {
+        if inode.is_dir() {
             // Its names were changed in the sync lane, whose end is near, or before it became sync, for which the directory's state stands.
             points.raise(Lane::Sync, self.made().get(Lane::Sync));
         }
