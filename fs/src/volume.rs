@@ -30,6 +30,7 @@ use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
 use crate::store::table::Table;
+use crate::sync::in_use::InUse;
 use crate::sync::{Acknowledged, Board};
 use crate::tree::inode::{GENESIS, Inode};
 use crate::txn::Writer;
@@ -97,6 +98,7 @@ pub struct Volume {
     pub(crate) acknowledged: Acknowledged,
     /// Who waits for them.
     pub(crate) board: Arc<Board>,
+    pub(crate) sync_in_use: InUse,
     pub(crate) departures: Departures,
     pub(crate) room: Room,
     pub(crate) policies: Policies,
@@ -208,6 +210,7 @@ impl Volume {
             unseen: Unseen::default(),
             acknowledged: Acknowledged::default(),
             board: Arc::default(),
+            sync_in_use: InUse::default(),
             departures,
             room: Room::default(),
             policies: Policies::default(),

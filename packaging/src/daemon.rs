@@ -119,6 +119,9 @@ struct Doors {
     metrics: Option<TcpListener>,
 }
 
+/// Threads of the runtime.
+const LEAST_THREADS: usize = 4;
+
 /// Mounts, calls `ready`, and returns when the site has been unmounted, by a signal, a command or `umount`.
 pub fn run(config: Config, mountpoint: PathBuf, ready: impl FnOnce()) -> Result<(), DaemonError> {
     founding::check_store(&config.store)?;
@@ -126,7 +129,10 @@ pub fn run(config: Config, mountpoint: PathBuf, ready: impl FnOnce()) -> Result<
     let identity = founding::load(&config)?;
     remove_stale_mount(&mountpoint)?;
     let setup = |what| move |source| DaemonError::Setup { what, source };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(setup("threads"))?;
+    // More than a small machine has cores: a short call of the store may block one for a moment.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).max(LEAST_THREADS);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(threads).enable_all().build().map_err(setup("threads"))?;
     let (signals, doors) = {
         let _entered = runtime.enter();
         let signals = Signals::new().map_err(setup("signals"))?;

@@ -15,7 +15,7 @@ use fs::ship::LaneHead;
 use parking_lot::{Mutex, MutexGuard};
 use proto::history::Histories;
 use proto::ids::{Lane, LanePoint, Seq, SiteId, VolumeId};
-use proto::seal::{Opener, SealingSalt};
+use proto::seal::SealingSalt;
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use crate::channel::Channel;
@@ -39,6 +39,9 @@ use crate::watermark::{StablePoint, Watermarks};
 /// How many lanes there are.
 pub const LANES: usize = Lane::ALL.len();
 
+/// A call that works on no more is short.
+const SHORT_BYTES: u64 = 64 << 10;
+
 /// What this site is made of.
 pub struct Local {
     /// The volume.
@@ -57,7 +60,6 @@ pub struct Hub<S> {
     pub local: Local,
     pub config: Config,
     pub segments: Segments<S>,
-    pub opener: Mutex<Opener>,
     /// Rises when something is appended to the sync lane, or more is durable.
     pub progress: watch::Sender<u64>,
     /// Own lanes: what is appended and durable.
@@ -87,6 +89,33 @@ pub struct Hub<S> {
     pub learning: tokio::sync::Mutex<()>,
     /// Which tokens are outstanding.
     pub invitations: tokio::sync::Mutex<Invitations>,
+}
+
+/// Where a call of the store runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// On the task's thread: shorter than the way to any other.
+    Here,
+    /// On the task's thread, which the runtime replaces meanwhile.
+    Replaced,
+    /// On a thread for blocking calls.
+    Pool,
+}
+
+impl Place {
+    /// Of a call that works on so many bytes. The sync lane's writers wait for each hop between threads.
+    pub fn of(channel: Channel, bytes: u64) -> Self {
+        match channel {
+            Channel::Async => Place::Pool,
+            Channel::Sync if bytes <= SHORT_BYTES => Place::Here,
+            Channel::Sync => Place::Replaced,
+        }
+    }
+
+    /// Of a call that waits for the disk.
+    pub fn waiting(channel: Channel) -> Self {
+        if channel == Channel::Sync { Place::Replaced } else { Place::Pool }
+    }
 }
 
 /// What the lock protects.
@@ -140,7 +169,7 @@ impl<S: Store> Hub<S> {
         local: Local,
         own: Member,
         config: Config,
-        salt: SealingSalt,
+        salts: [SealingSalt; Channel::ALL.len()],
         invitations: Invitations,
         progress: watch::Sender<u64>,
     ) -> Result<Self, FsError> {
@@ -174,14 +203,12 @@ impl<S: Store> Hub<S> {
             pacers: BTreeMap::new(),
             streams: BTreeMap::new(),
         };
-        let segments = Segments::new(store.clone(), local.identity.volume_key(), salt);
-        let opener = Mutex::new(Opener::new(local.identity.volume_key(), local.volume));
+        let segments = Segments::new(store.clone(), local.identity.volume_key(), salts);
         Ok(Self {
             store,
             local,
             config,
             segments,
-            opener,
             progress,
             heads: watch::Sender::new(heads),
             histories: watch::Sender::new(histories),
@@ -205,16 +232,16 @@ impl<S: Store> Hub<S> {
         self.state.lock()
     }
 
-    /// Runs a call of the store for a stream. For the sync lane, whose writers wait, on this thread, which the runtime replaces meanwhile: the
-    /// call is mostly shorter than the way to another thread and back.
+    /// Runs a call of the store for a stream.
     pub async fn calling<T: Send + 'static>(
         self: &Arc<Self>,
-        channel: Channel,
+        place: Place,
         call: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> T {
-        match channel {
-            Channel::Sync => tokio::task::block_in_place(|| call(self)),
-            Channel::Async => self.blocking(call).await,
+        match place {
+            Place::Here => call(self),
+            Place::Replaced => tokio::task::block_in_place(|| call(self)),
+            Place::Pool => self.blocking(call).await,
         }
     }
 

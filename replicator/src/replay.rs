@@ -10,9 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use fs::journal::Lsn;
 use fs::replay::{ReplayError, Replayed};
+use parking_lot::Mutex;
 use proto::grpc::{self, AckFrame, ack_frame};
 use proto::ids::{Incarnation, Lane, LanePoint, Seq, SiteId};
 use proto::record::Record;
+use proto::seal::Opener;
 use proto::segment::OpenError;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::sleep;
@@ -21,7 +23,7 @@ use crate::channel::Channel;
 use crate::frames;
 use crate::frontiers::Head;
 use crate::hello;
-use crate::hub::{Hub, LANES};
+use crate::hub::{Hub, LANES, Place};
 use crate::store::Store;
 
 /// How many opened segments wait for a lane's worker.
@@ -30,6 +32,8 @@ pub const OPENED_SEGMENTS: usize = 8;
 const GROUP_BYTES: u64 = 8 << 20;
 /// How many records are replayed at once.
 const GROUP_RECORDS: usize = 16 << 10;
+/// What a record without content counts as, in the work that it is.
+const RECORD_BYTES: u64 = 1 << 10;
 /// The longest pause between two attempts at a record that fails.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// How long to wait before what was replayed is made durable again, after it failed.
@@ -73,9 +77,13 @@ pub async fn open<S: Store>(
     opened: mpsc::Sender<Batch>,
     mut closing: Closing,
 ) -> Ended {
+    let opener = Arc::new(Mutex::new(Opener::new(hub.local.identity.volume_key(), hub.local.volume)));
     let open = async {
         while let Some(Arrived { sealed, room }) = arrived.recv().await {
-            let segment = hub.calling(channel, move |hub| hub.opener.lock().open(&sealed)).await;
+            // One after the other: the lock is never waited for.
+            let opener = opener.clone();
+            let segment =
+                hub.calling(Place::of(channel, sealed.len() as u64), move |_| opener.lock().open(&sealed)).await;
             match segment {
                 Ok(segment) => drop(
                     opened.send(Batch { incarnation: segment.run.incarnation, records: segment.records, room }).await,
@@ -155,8 +163,9 @@ impl<S: Store> Worker<S> {
             // What is applied from here on wakes a wait below.
             applied_here.mark_unchanged();
             let (origin, lane) = (self.origin, self.lane);
+            let bytes = records.iter().map(|record| record.data_len() + RECORD_BYTES).sum();
             let call = move |hub: &Hub<S>| (hub.store.replay(origin, incarnation, lane, &records), records);
-            let (replayed, returned) = self.hub.calling(Channel::of(lane), call).await;
+            let (replayed, returned) = self.hub.calling(Place::of(Channel::of(lane), bytes), call).await;
             records = returned;
             let Replayed { applied, lsn, stopped } = replayed;
             let done = records.partition_point(|record| LanePoint { incarnation, seq: record.seq } <= applied);
@@ -266,7 +275,7 @@ impl<S: Store> Acknowledger<S> {
         loop {
             // The heads are read when the records are applied and durable: see `Ack` in the protocol.
             let call = move |hub: &Hub<S>| hub.store.wait_durable(lsn).map(|()| hub.refresh_heads());
-            let flushed = self.hub.calling(self.channel, call).await;
+            let flushed = self.hub.calling(Place::waiting(self.channel), call).await;
             let Err(error) = flushed else { return true };
             let reason = format!("it is applied, but can't be made durable: {error}");
             if !told {

@@ -102,10 +102,10 @@ impl<S: Store> Replicator<S> {
         let listen = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let salt = SealingSalt::from_random(random::bytes()?);
+        let salts = [SealingSalt::from_random(random::bytes()?), SealingSalt::from_random(random::bytes()?)];
         let progress = watch::Sender::new(0);
         let hub = {
-            let open = move || open(store, identity, config, salt, progress);
+            let open = move || open(store, identity, config, salts, progress);
             let opened = tokio::task::spawn_blocking(open).await;
             Arc::new(opened.map_err(|error| StartError::Thread(error.to_string()))??)
         };
@@ -306,7 +306,7 @@ fn open<S: Store>(
     store: Arc<S>,
     identity: SiteIdentity,
     config: Config,
-    salt: SealingSalt,
+    salts: [SealingSalt; Channel::ALL.len()],
     progress: watch::Sender<u64>,
 ) -> Result<Hub<S>, StartError> {
     let profile = identity.profile();
@@ -322,7 +322,7 @@ fn open<S: Store>(
     let local = Local { volume: profile.volume, site: profile.site, credentials: Credentials::of(&identity), identity };
     let listener = progress.clone();
     store.on_progress(Box::new(move || listener.send_modify(|version| *version += 1)));
-    Ok(Hub::new(store, local, own, config, salt, invitations, progress)?)
+    Ok(Hub::new(store, local, own, config, salts, invitations, progress)?)
 }
 
 /// Keeps a shipper for each channel to every member.

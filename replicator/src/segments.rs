@@ -16,6 +16,7 @@ use proto::record::Record;
 use proto::seal::{SealError, Sealer, SealingSalt, VolumeKey};
 use proto::segment::{BuildError, Compression, PlainSegment, TARGET_SEGMENT_BYTES};
 
+use crate::channel::Channel;
 use crate::store::Store;
 
 /// What the cache holds at most, in bytes.
@@ -64,16 +65,17 @@ pub struct Segments<S> {
     store: Arc<S>,
     volume: VolumeId,
     site: SiteId,
-    sealer: Mutex<Sealer>,
+    /// By channel: the sync lane waits for no other one's megabyte.
+    sealers: [Mutex<Sealer>; Channel::ALL.len()],
     cache: Mutex<Cache>,
 }
 
 impl<S: Store> Segments<S> {
-    /// `salt` must be fresh from the operating system.
-    pub fn new(store: Arc<S>, key: &VolumeKey, salt: SealingSalt) -> Self {
+    /// The salts, one for each channel, must be fresh from the operating system.
+    pub fn new(store: Arc<S>, key: &VolumeKey, salts: [SealingSalt; Channel::ALL.len()]) -> Self {
         let (volume, site) = (store.volume_id(), store.site());
-        let sealer = Mutex::new(Sealer::new(key, volume, site, salt));
-        Self { store, volume, site, sealer, cache: Mutex::default() }
+        let sealers = salts.map(|salt| Mutex::new(Sealer::new(key, volume, site, salt)));
+        Self { store, volume, site, sealers, cache: Mutex::default() }
     }
 
     /// The segment that follows on `after`, or `None` if no durable record does. Blocks.
@@ -116,7 +118,7 @@ impl<S: Store> Segments<S> {
             built => built?,
         };
         let run = plain.run();
-        let bytes = self.sealer.lock().seal(plain)?;
+        let bytes = self.sealers[Channel::of(lane) as usize].lock().seal(plain)?;
         Ok(Some(Sealed { lane, first: run.first, last: run.last, bytes }))
     }
 

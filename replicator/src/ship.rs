@@ -17,19 +17,18 @@ use proto::grpc::{self, ShipFrame, ack_frame, ship_frame};
 use proto::ids::{Lane, Seq, SiteId};
 use proto::segment::MAX_SEALED_BYTES;
 use tokio::sync::watch;
-use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 
 use crate::channel::Channel;
 use crate::clock;
 use crate::dial::{ShipError, Welcomed, dial};
 use crate::engine::outbox::Outbox;
-use crate::engine::window::{Beyond, Window};
+use crate::engine::window::{Beyond, SyncUse, Window};
 use crate::engine::{Command, Engine, Event, Fault, Settings};
 use crate::frames;
 use crate::frontiers::Head;
 use crate::hello;
-use crate::hub::{Hub, LANES};
+use crate::hub::{Hub, LANES, Place};
 use crate::level::told::Told;
 use crate::limits::pacer::NEVER;
 use crate::progress::Stages;
@@ -38,8 +37,12 @@ use crate::store::Store;
 use crate::transport::client::ShipLink;
 use crate::transport::{Frames, LinkError};
 
+/// What a record counts as, in the work that reading it is.
+const RECORD_BYTES: u64 = 4 << 10;
 /// For how long after its last record the sync lane counts as in use.
 const SYNC_IN_USE_MS: u64 = 5_000;
+/// For how long after that it may soon be again.
+const SYNC_LATELY_MS: u64 = 600_000;
 
 /// An open connection, what it has been told, and what waits for it.
 struct Connection {
@@ -70,6 +73,8 @@ struct Shipper<S> {
     connection: Option<Connection>,
     /// Read and not sent yet.
     segment: Option<Sealed>,
+    /// Up to where the sync lane has been seen.
+    sync_head: Seq,
     /// Where the peer's lanes stood at the acknowledgement that is being handled.
     peer_heads: Vec<Head>,
     /// What the peer last told of this site's lanes.
@@ -92,6 +97,7 @@ pub async fn run<S: Store>(hub: Arc<Hub<S>>, peer: SiteId, channel: Channel) {
         reading: None,
         connection: None,
         segment: None,
+        sync_head: Seq::ZERO,
         peer_heads: Vec::new(),
         told: None,
     };
@@ -198,7 +204,8 @@ impl<S: Store> Shipper<S> {
     /// What was just appended to the sync lane, without the detour of the watcher.
     fn show_appended(&mut self) {
         let lane = Lane::Sync;
-        let head = block_in_place(|| self.hub.store.lane_head(lane));
+        let head = self.hub.store.lane_head(lane);
+        self.sync_head = head.appended;
         self.feed(Event::HeadMoved { lane, durable: head.shippable(lane) });
     }
 
@@ -213,7 +220,9 @@ impl<S: Store> Shipper<S> {
                     let hub = self.hub.clone();
                     let channel = self.channel;
                     let read = move |hub: &Hub<S>| hub.segments.after(lane, after);
-                    let read = async move { (lane, hub.calling(channel, read).await) };
+                    // A short tail is read from memory.
+                    let tail = self.sync_head.0.saturating_sub(after.0) * RECORD_BYTES;
+                    let read = async move { (lane, hub.calling(Place::of(channel, tail), read).await) };
                     self.reading = Some(Box::pin(read));
                 }
                 Command::Send { lane, last, .. } => self.send_segment(lane, last),
@@ -404,10 +413,15 @@ impl<S: Store> Shipper<S> {
     /// The peer has so many bytes of segments in its hands.
     fn received(&mut self, total: u64) -> Result<(), ShipError> {
         let sync_at_ms = self.hub.state().peers.get(&self.peer).map_or(0, |progress| progress.sync_at_ms);
-        let urgent = sync_at_ms > 0 && clock::steady_ms() < sync_at_ms + SYNC_IN_USE_MS;
+        let sync_use = match clock::steady_ms().saturating_sub(sync_at_ms) {
+            _ if sync_at_ms == 0 => SyncUse::None,
+            ..SYNC_IN_USE_MS => SyncUse::Now,
+            ..SYNC_LATELY_MS => SyncUse::Lately,
+            _ => SyncUse::None,
+        };
         let connection = self.connection.as_mut().ok_or(ShipError::Closed)?;
         let window = connection.window.as_mut().ok_or(ShipError::Unexpected("a receipt for the sync lane"))?;
-        let noted = window.received(clock::steady_us(), total, urgent);
+        let noted = window.received(clock::steady_us(), total, sync_use);
         noted.map_err(|Beyond| ShipError::Unexpected("a receipt for what it was not sent"))
     }
 

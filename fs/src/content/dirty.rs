@@ -71,6 +71,23 @@ impl DirtyObjects {
         }
     }
 
+    /// Makes durable what was written to the object of `file`, beside the flushes, which don't wait for that. The object is left marked only where
+    /// its directory has still to be flushed, for which its bytes need no more writing. On an error every flush from then on fails, too.
+    pub fn flush_ahead(&self, file: FileId, handle: &Arc<File>) -> io::Result<()> {
+        self.state.lock().check()?;
+        let flushed = handle.sync_data();
+        let mut state = self.state.lock();
+        if let Err(error) = &flushed {
+            state.failed = Some((error.kind(), error.raw_os_error()));
+        }
+        let new_entry = state.new_entries[directory_of(file)];
+        drop(state);
+        if new_entry {
+            self.mark(file, handle);
+        }
+        flushed
+    }
+
     /// Whether a flush has anything to do.
     pub fn is_marked(&self) -> bool {
         let state = self.state.lock();

@@ -109,3 +109,23 @@ fn a_flush_waits_for_the_one_before_it() {
     });
     assert!(!fixture.dirty.is_marked());
 }
+
+#[test]
+fn what_is_flushed_ahead_leaves_a_mark_only_for_its_directory() {
+    let fixture = fixture();
+    let (file, handle) = fixture.create(7);
+    fixture.dirty.flush_ahead(file, &handle).unwrap();
+    assert!(fixture.dirty.is_marked(), "the directory has a new entry");
+    fixture.dirty.flush().unwrap();
+    fixture.dirty.flush_ahead(file, &handle).unwrap();
+    assert!(!fixture.dirty.is_marked());
+}
+
+#[test]
+fn a_failure_ahead_fails_every_flush_after_it() {
+    let fixture = fixture();
+    assert!(fixture.dirty.flush_ahead(FileId(7), &broken()).is_err());
+    assert!(fixture.dirty.flush().is_err());
+    let (file, handle) = fixture.create(8);
+    assert!(fixture.dirty.flush_ahead(file, &handle).is_err());
+}

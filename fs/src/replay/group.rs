@@ -10,6 +10,7 @@ use proto::hlc::Stamp;
 use proto::ids::{FileId, Incarnation, Lane, LanePoint, Position, Seq, SiteId};
 use proto::record::{ContentChange, Data, Edit, Kind, Op, Record};
 
+use super::ahead::Ahead;
 use super::{ReplayError, Replayed};
 use crate::content::object::Object;
 use crate::error::FsError;
@@ -35,6 +36,9 @@ struct Group {
 impl Volume {
     /// Applies consecutive records of a peer's lane. Those at or below the frontier were sent twice and are passed over.
     pub fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed {
+        if lane == Lane::Sync {
+            self.sync_in_use.note();
+        }
         let mut lsn = self.journal.appended();
         let mut stopped = None;
         let frontier = self.frontier(origin, lane);
@@ -107,8 +111,41 @@ impl Volume {
         // A full disk stops the lane, visibly, until there is room again.
         self.need_room(records.iter().map(Record::data_len).sum())?;
         self.mark_overwritten(records)?;
-        let objects = self.objects_of(records)?;
-        let locks: Vec<_> = objects.values().map(|object| object.write()).collect();
+        let made = {
+            let objects = self.objects_of(records)?;
+            let _locks: Vec<_> = objects.values().map(|object| object.write()).collect();
+            let mut ahead = Ahead::default();
+            let made = match self.write_ahead((origin, lane), records, &objects) {
+                Ok(written) => {
+                    ahead = written;
+                    self.make_locked(origin, incarnation, lane, records, &objects, &mut ahead)
+                }
+                Err(error) => Err(error.into()),
+            };
+            let complete = ahead.is_used() && matches!(made, Ok(Made::Group(_)));
+            // Once the site has stopped, what did not become visible may be journalled, and recovery counts on its bytes.
+            if !complete && self.check_writable().is_ok() {
+                self.cut_uncommitted(&objects)?;
+            }
+            made?
+        };
+        match made {
+            Made::Group(group) => Ok(group),
+            Made::Again => self.make_group(origin, incarnation, lane, records),
+            Made::OnlyFirst(count) => self.make_group(origin, incarnation, lane, &records[..count]),
+        }
+    }
+
+    /// Under the locks of the objects.
+    fn make_locked(
+        &self,
+        origin: SiteId,
+        incarnation: Incarnation,
+        lane: Lane,
+        records: &[Record],
+        objects: &BTreeMap<FileId, Arc<Object<ObjectState>>>,
+        ahead: &mut Ahead,
+    ) -> Result<Made, ReplayError> {
         let txn = Txn::begin(self)?;
         // Under the writer's lock nobody begins to hold it.
         if self.is_held(origin, lane) {
@@ -121,7 +158,7 @@ impl Volume {
         if first.seq != expected || incarnation < frontier.incarnation {
             return Err(ReplayError::Gap { expected, got: first.seq });
         }
-        let mut making = Making { txn, objects: &objects, journalled: Vec::new(), pending: BTreeSet::new() };
+        let mut making = Making { txn, objects, ahead, journalled: Vec::new(), pending: BTreeSet::new() };
         let mut stopped = None;
         let mut applied = 0;
         for (record, expected) in records.iter().zip(first.seq.0..) {
@@ -133,17 +170,10 @@ impl Volume {
             match making.record(position, record) {
                 Ok(Step::Applied) => applied += 1,
                 // Nothing has been done yet; the next attempt finds what another lane has made.
-                Ok(Step::NextGroup) if applied == 0 => {
-                    drop(making);
-                    drop(locks);
-                    return self.make_group(origin, incarnation, lane, records);
-                }
+                Ok(Step::NextGroup) if applied == 0 => return Ok(Made::Again),
                 Ok(Step::NextGroup) => break,
                 // What the record left in the transaction's rows is not to be committed.
-                Err(error) if applied == 0 => {
-                    drop(making);
-                    return Err(self.cut_uncommitted(&objects).err().map_or(error, ReplayError::Fs));
-                }
+                Err(error) if applied == 0 => return Err(error),
                 Err(error) => {
                     stopped = Some(error);
                     break;
@@ -152,31 +182,20 @@ impl Volume {
         }
         if matches!(stopped, Some(ReplayError::Refused { .. } | ReplayError::Fs(_))) {
             // The failed record may have changed rows: apply those before it alone.
-            drop(making);
-            self.cut_uncommitted(&objects)?;
-            drop(locks);
-            return self.make_group(origin, incarnation, lane, &records[..applied]);
+            return Ok(Made::OnlyFirst(applied));
         }
         let Record { seq: last, hlc, .. } = records[applied - 1];
         let Making { mut txn, journalled, .. } = making;
         let point = LanePoint { incarnation, seq: last };
         txn.put(Table::Frontier, table::lane_key(origin, lane), Frontier { origin, lane, point, hlc }.encode());
-        let committed = txn.commit_replayed(first, last, &journalled, &objects);
-        // Once the site has stopped, the batch is journalled, and recovery counts on its bytes.
-        if committed.is_err() && self.check_writable().is_ok() {
-            self.cut_uncommitted(&objects)?;
-        }
-        let committed = committed?;
-        Ok(Group { committed, applied, stopped })
+        let committed = txn.commit_replayed(first, last, &journalled, objects)?;
+        Ok(Made::Group(Group { committed, applied, stopped }))
     }
 
     /// Long writes of records that were not committed left bytes beyond the ends of objects: a later write further on would show them.
     fn cut_uncommitted(&self, objects: &BTreeMap<FileId, Arc<Object<ObjectState>>>) -> Result<(), FsError> {
         for (file, object) in objects {
-            let size = match self.inode(*file) {
-                Err(FsError::NotFound) => 0,
-                inode => inode?.size,
-            };
+            let size = self.size_or_none(*file)?;
             let cut = object.len().and_then(|len| if len > size { object.set_len(size) } else { Ok(()) });
             if let Err(error) = cut {
                 return Err(self.stop_writing("bytes of a record that failed could not be cut off", error));
@@ -238,6 +257,15 @@ impl Volume {
     }
 }
 
+/// What came of the attempt to make a group.
+enum Made {
+    Group(Group),
+    /// Nothing: it needs objects that were not looked for.
+    Again,
+    /// Nothing: only so many of its records can be made.
+    OnlyFirst(usize),
+}
+
 enum Step {
     Applied,
     /// The record must see the effects of those before it in the object, or an object that this group did not find.
@@ -248,6 +276,7 @@ enum Step {
 struct Making<'a> {
     txn: Txn<'a>,
     objects: &'a BTreeMap<FileId, Arc<Object<ObjectState>>>,
+    ahead: &'a mut Ahead,
     /// Records whose bytes the batch carries.
     journalled: Vec<Record>,
     /// Files with effects that are made only at the commit.
@@ -292,8 +321,10 @@ impl Making<'_> {
         volume.save_overwritten(&mut self.txn, object, size, change)?;
         volume.make_room(object, size, &change.edit)?;
         if let (true, Edit::Write { offset, data: Data::Bytes(bytes) }) = (long, &change.edit) {
-            object.write_all_at(*offset, bytes).map_err(disk("writing an object"))?;
-            volume.dirty.mark(file, object.handle());
+            if !self.ahead.take(record.seq) {
+                object.write_all_at(*offset, bytes).map_err(disk("writing an object"))?;
+                volume.dirty.mark(file, object.handle());
+            }
             self.txn.effect(file, Effect::Extent { offset: *offset, len: bytes.len() as u64 });
             return Ok(());
         }
@@ -326,7 +357,7 @@ fn is_extent(record: &Record, size: u64) -> bool {
     }
 }
 
-fn content(record: &Record) -> Option<&ContentChange> {
+pub(super) fn content(record: &Record) -> Option<&ContentChange> {
     match &record.op {
         Op::Content(change) => Some(change),
         _ => None,

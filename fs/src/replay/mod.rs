@@ -1,5 +1,6 @@
 //! Peers' records: applying them, answering them, and clearing up after removals.
 
+mod ahead;
 mod group;
 mod reclaim;
 mod repair;

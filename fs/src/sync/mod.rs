@@ -9,6 +9,7 @@
 //! | `root` | a sync directory with its peers' states |
 //! | `ledger` | acknowledgements, waits, directories: who has ended waiting, pure |
 //! | `parker` | one thread that waits |
+//! | `in_use` | whether anybody has waited lately |
 //! | `board` | the ledger under its lock, with threads and time |
 //! | [`report`] | states for people and metrics |
 //!
@@ -18,6 +19,7 @@
 
 mod acknowledged;
 mod board;
+pub(crate) mod in_use;
 mod ledger;
 mod parker;
 mod points;

@@ -9,8 +9,9 @@
 //!   queue: a scheduler's hiccup delays some pieces of a round, a queue delays all of them;
 //! - above the target the window shrinks in proportion; below half of it, it grows, if it held anything back. As long as the target is above 0, a
 //!   window of `rate × (base + target)` keeps the link busy, so that alone on a link the stream has all of it;
-//! - while the sync lane is in use the target is short (2 ms or an eighth of the base): a write in a sync directory hardly waits for bulk. At other
-//!   times it is long, and the stream holds its own against others;
+//! - while the sync lane is in use the target is short (half a millisecond or an eighth of the base): a write in a sync directory hardly waits for bulk.
+//!   Where it was in use not long ago, it may be again at any moment, and the queue must soon be gone then. At other times the target is long, and the
+//!   stream holds its own against others;
 //! - the window never falls below a floor: no delay stops the stream, whoever causes it;
 //! - the base is forgotten after some time, because routes change. So now and then the stream lets its own queue run empty, lest it take it for part of
 //!   the base, and fills it again little by little, because a whole window at once would be a queue for others.
@@ -23,12 +24,13 @@ use std::collections::VecDeque;
 const URGENT_FLOOR_BYTES: u64 = 2 * MIN_PIECE_BYTES;
 const FLOOR_BYTES: u64 = 128 << 10;
 const FIRST_BYTES: u64 = 256 << 10;
-const MIN_PIECE_BYTES: u64 = 16 << 10;
+const MIN_PIECE_BYTES: u64 = 8 << 10;
 const MAX_PIECE_BYTES: u64 = 128 << 10;
 /// How many pieces may be under way, however small.
 pub const MAX_PIECES: usize = 512;
 const TARGET_US: u64 = 100_000;
-const URGENT_TARGET_US: u64 = 2_000;
+const READY_TARGET_US: u64 = 5_000;
+const URGENT_TARGET_US: u64 = 500;
 const ROUND_RECEIPTS: u32 = 8;
 /// A base is remembered for two of these.
 const PERIOD_US: u64 = 10_000_000;
@@ -36,6 +38,28 @@ const PERIOD_US: u64 = 10_000_000;
 /// The peer says that it has received what was not sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Beyond;
+
+/// When the sync lane between the two sites was last in use.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum SyncUse {
+    /// Never, or long ago.
+    None,
+    /// Not long ago.
+    Lately,
+    /// It is.
+    Now,
+}
+
+impl SyncUse {
+    /// The target and the least window.
+    fn bounds(self, base_us: u64) -> (u64, u64) {
+        match self {
+            SyncUse::None => (TARGET_US, FLOOR_BYTES),
+            SyncUse::Lately => (READY_TARGET_US, FLOOR_BYTES),
+            SyncUse::Now => (URGENT_TARGET_US.max(base_us / 8), URGENT_FLOOR_BYTES),
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 struct UnderWay {
@@ -62,6 +86,9 @@ pub struct Window {
     /// After that: how far the window is open again; at other times `u64::MAX`.
     reopened_bytes: u64,
     target_us: u64,
+    sync_use: SyncUse,
+    /// The queue at the end of the last round.
+    queue_us: u64,
     round_end: u64,
     round_least_us: u64,
     round_receipts: u32,
@@ -84,6 +111,8 @@ impl Window {
             probing: false,
             reopened_bytes: u64::MAX,
             target_us: TARGET_US,
+            sync_use: SyncUse::None,
+            queue_us: 0,
             round_end: 0,
             round_least_us: u64::MAX,
             round_receipts: 0,
@@ -111,8 +140,8 @@ impl Window {
         self.under_way.push_back(UnderWay { end: self.sent, sent_us: now_us, probe });
     }
 
-    /// The peer has received `total` bytes over the connection. `urgent` while the sync lane is in use.
-    pub fn received(&mut self, now_us: u64, total: u64, urgent: bool) -> Result<(), Beyond> {
+    /// The peer has received `total` bytes over the connection.
+    pub fn received(&mut self, now_us: u64, total: u64, sync_use: SyncUse) -> Result<(), Beyond> {
         if total > self.sent {
             return Err(Beyond);
         }
@@ -134,8 +163,14 @@ impl Window {
         if now_us >= self.period_end_us {
             self.next_period(now_us);
         }
-        if self.round_receipts >= ROUND_RECEIPTS && !self.probing && self.reopened_bytes == u64::MAX {
-            self.end_round(urgent);
+        let more_urgent = sync_use > self.sync_use;
+        self.sync_use = sync_use;
+        if more_urgent {
+            // At once: a round takes as long as the queue is.
+            self.follow_queue();
+        } else if self.round_receipts >= ROUND_RECEIPTS && !self.probing && self.reopened_bytes == u64::MAX {
+            self.queue_us = self.round_least_us.saturating_sub(self.base_us());
+            self.follow_queue();
         }
         Ok(())
     }
@@ -175,19 +210,16 @@ impl Window {
         }
     }
 
-    fn end_round(&mut self, urgent: bool) {
-        let base_us = self.base_us();
-        let queue_us = self.round_least_us.saturating_sub(base_us);
-        let (target_us, floor) = match urgent {
-            true => (URGENT_TARGET_US.max(base_us / 8), URGENT_FLOOR_BYTES),
-            false => (TARGET_US, FLOOR_BYTES),
-        };
+    /// Fits the window to the queue, and begins a round.
+    fn follow_queue(&mut self) {
+        let (base_us, queue_us) = (self.base_us(), self.queue_us);
+        let (target_us, floor) = self.sync_use.bounds(base_us);
         self.target_us = target_us;
         if queue_us > target_us {
             let fitting = u128::from(self.bytes) * u128::from(base_us + target_us) / u128::from(base_us + queue_us);
             self.bytes = fitting as u64;
         } else if self.held_back && queue_us <= target_us / 2 {
-            self.bytes = if urgent { self.bytes + self.bytes / 4 } else { self.bytes * 2 };
+            self.bytes = if self.sync_use == SyncUse::Now { self.bytes + self.bytes / 4 } else { self.bytes * 2 };
         }
         self.bytes = self.bytes.clamp(floor, self.max_bytes);
         self.begin_round(self.sent);

@@ -35,7 +35,7 @@ impl Link {
     }
 
     /// Runs for a time; `noise` delays each receipt by so many µs.
-    fn run(&mut self, seconds: f64, urgent: bool, mut noise: impl FnMut(u64) -> u64) -> f64 {
+    fn run(&mut self, seconds: f64, sync_use: SyncUse, mut noise: impl FnMut(u64) -> u64) -> f64 {
         let (end_us, before) = (self.now_us + (seconds * 1e6) as u64, self.received);
         self.longest_queue_us = 0;
         while self.now_us < end_us {
@@ -51,7 +51,7 @@ impl Link {
             let Some(std::cmp::Reverse((at_us, total))) = self.receipts.pop() else { panic!("stuck") };
             self.now_us = self.now_us.max(at_us);
             self.received = self.received.max(total);
-            self.window.received(self.now_us, total, urgent).expect("it was sent");
+            self.window.received(self.now_us, total, sync_use).expect("it was sent");
         }
         (self.received - before) as f64 / seconds / self.bytes_per_us / 1e6
     }
@@ -62,12 +62,12 @@ fn while_the_sync_lane_is_in_use_the_queue_is_short_and_the_link_is_full() {
     // 200 Mbit/s on one host, and across a country.
     for one_way_us in [0, 10_000] {
         let mut link = Link::new(25.0, one_way_us);
-        let used = link.run(5.0, false, |_| 0);
+        let used = link.run(5.0, SyncUse::None, |_| 0);
         assert!(used > 0.95, "{used} of the link is used");
         assert!(link.longest_queue_us < 250_000, "{} us", link.longest_queue_us);
         // It settles in less than a second.
-        link.run(1.0, true, |_| 0);
-        let used = link.run(30.0, true, |_| 0);
+        link.run(1.0, SyncUse::Now, |_| 0);
+        let used = link.run(30.0, SyncUse::Now, |_| 0);
         assert!(used > 0.9, "{used} of the link is used at {one_way_us}");
         assert!(link.longest_queue_us < 5_500, "{} us at {one_way_us}", link.longest_queue_us);
     }
@@ -76,8 +76,8 @@ fn while_the_sync_lane_is_in_use_the_queue_is_short_and_the_link_is_full() {
 #[test]
 fn a_long_fast_link_is_filled() {
     let mut link = Link::new(125.0, 50_000);
-    link.run(3.0, false, |_| 0);
-    let used = link.run(20.0, false, |_| 0);
+    link.run(3.0, SyncUse::None, |_| 0);
+    let used = link.run(20.0, SyncUse::None, |_| 0);
     assert!(used > 0.9, "{used} of the link is used");
 }
 
@@ -86,31 +86,31 @@ fn hiccups_are_not_taken_for_a_queue() {
     let mut link = Link::new(400.0, 0);
     // Every third receipt is up to 8 ms late.
     let noise = |sent: u64| if sent.is_multiple_of(3) { sent % 8_000 } else { 0 };
-    link.run(2.0, true, noise);
-    let used = link.run(5.0, true, noise);
+    link.run(2.0, SyncUse::Now, noise);
+    let used = link.run(5.0, SyncUse::Now, noise);
     assert!(used > 0.5, "{used} of the link is used");
 }
 
 #[test]
 fn a_queue_of_others_makes_it_yield_but_never_stop() {
     let mut link = Link::new(25.0, 0);
-    link.run(2.0, true, |_| 0);
+    link.run(2.0, SyncUse::Now, |_| 0);
     let before = link.received;
-    link.run(3.0, true, |_| 50_000);
+    link.run(3.0, SyncUse::Now, |_| 50_000);
     assert!(link.window.bytes == URGENT_FLOOR_BYTES && link.received > before + (500 << 10));
     // The others are gone.
-    link.run(1.0, true, |_| 0);
-    let used = link.run(2.0, true, |_| 0);
+    link.run(1.0, SyncUse::Now, |_| 0);
+    let used = link.run(2.0, SyncUse::Now, |_| 0);
     assert!(used > 0.9, "{used} of the link is used");
 }
 
 #[test]
 fn a_longer_route_is_the_base_after_a_while() {
     let mut link = Link::new(25.0, 1_000);
-    link.run(5.0, true, |_| 0);
+    link.run(5.0, SyncUse::Now, |_| 0);
     link.one_way_us = 20_000;
-    link.run(25.0, true, |_| 0);
-    let used = link.run(5.0, true, |_| 0);
+    link.run(25.0, SyncUse::Now, |_| 0);
+    let used = link.run(5.0, SyncUse::Now, |_| 0);
     assert!(used > 0.9, "{used} of the link is used");
 }
 
@@ -118,8 +118,8 @@ fn a_longer_route_is_the_base_after_a_while() {
 fn what_was_not_sent_can_not_have_been_received() {
     let mut window = Window::new(1 << 20);
     window.sent(0, 10);
-    assert_eq!(window.received(1, 11, false), Err(Beyond));
-    assert_eq!(window.received(1, 10, false), Ok(()));
+    assert_eq!(window.received(1, 11, SyncUse::None), Err(Beyond));
+    assert_eq!(window.received(1, 10, SyncUse::None), Ok(()));
 }
 
 proptest! {
@@ -131,12 +131,13 @@ proptest! {
         let (mut now_us, mut sent, mut received) = (0, 0, 0);
         let mut ends = VecDeque::new();
         for (choice, amount, urgent) in steps {
+            let sync_use = if urgent { SyncUse::Now } else { SyncUse::Lately };
             now_us += amount;
             if choice == 0 && !ends.is_empty() {
                 let at = amount as usize % ends.len();
                 received = ends[at];
                 ends.drain(..=at);
-                window.received(now_us, received, urgent).expect("it was sent");
+                window.received(now_us, received, sync_use).expect("it was sent");
             } else if let Some(max) = window.next_piece_bytes() {
                 let bytes = (amount as usize % max) + 1;
                 window.sent(now_us, bytes);

@@ -1,0 +1,100 @@
+//! Long writes of peers go into objects before their batch: whatever becomes of the records, no other byte may show.
+
+mod common;
+
+use common::Site;
+use common::dump::check_rows;
+use common::work::{READ_WRITE, ROOT};
+use fs::replay::ReplayError;
+use fs::types::SetAttr;
+use fs::volume::Volume;
+use proto::ids::{FileId, Lane, Seq};
+use proto::record::Record;
+
+const TOP: FileId = FileId::ROOT;
+
+fn records(from: &Site, to: &Site) -> Vec<Record> {
+    let volume = from.volume();
+    volume.wait_durable(volume.appended()).expect("durable");
+    let after = to.volume().frontier(from.id, Lane::Normal).seq;
+    let read = volume.read_lane(Lane::Normal, after, 1 << 24).expect("the lane");
+    read.into_iter().map(|shipped| shipped.record).collect()
+}
+
+fn replay(from: &Site, to: &Site, records: &[Record]) -> Option<ReplayError> {
+    to.volume().replay(from.id, from.volume().incarnation(), Lane::Normal, records).stopped
+}
+
+fn send(from: &Site, to: &Site) {
+    assert!(replay(from, to, &records(from, to)).is_none());
+}
+
+fn resize(volume: &Volume, file: FileId, size: u64) {
+    volume.setattr(ROOT, file, SetAttr { size: Some(size), ..SetAttr::default() }).expect("a new size");
+}
+
+fn content(volume: &Volume, file: FileId) -> Vec<u8> {
+    let handle = volume.open(file, READ_WRITE).expect("opened");
+    let bytes = volume.read(handle, 0, 1 << 21).expect("read");
+    volume.release(handle).expect("released");
+    bytes
+}
+
+#[test]
+fn extents_cuts_and_holes_of_one_group_leave_what_the_origin_has() {
+    let sites: Vec<Site> = (1..=2).map(Site::new).collect();
+    let origin = sites[0].volume();
+    let (attr, handle) = origin.create_open(ROOT, TOP, b"file", 0o644, READ_WRITE).expect("a file");
+    let write = |offset, value, len| {
+        origin.write(handle, offset, &vec![value; len], false).expect("written");
+    };
+    write(0, 1, 100_000);
+    write(100_000, 2, 70_000);
+    resize(origin, attr.file, 10_000);
+    write(300_000, 3, 90_000);
+    resize(origin, attr.file, 0);
+    write(65_536, 4, 65_536);
+    write(131_072, 5, 65_536);
+    resize(origin, attr.file, 1_000_000);
+    write(1_000_000, 6, 65_536);
+    send(&sites[0], &sites[1]);
+    assert!(content(origin, attr.file) == content(sites[1].volume(), attr.file), "the contents differ");
+    check_rows(&sites[1], false);
+}
+
+#[test]
+fn bytes_of_a_write_that_lost_do_not_show_when_the_file_grows() {
+    let sites: Vec<Site> = (1..=2).map(Site::new).collect();
+    let (first, second) = (sites[0].volume(), sites[1].volume());
+    let (attr, handle) = first.create_open(ROOT, TOP, b"file", 0o644, READ_WRITE).expect("a file");
+    send(&sites[0], &sites[1]);
+    first.write(handle, 0, &vec![7; 200_000], false).expect("written");
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    // The later content wins, whole.
+    resize(second, attr.file, 0);
+    let other = second.open(attr.file, READ_WRITE).expect("opened");
+    second.write(other, 0, b"later", false).expect("written");
+    send(&sites[0], &sites[1]);
+    resize(second, attr.file, 300_000);
+    let bytes = content(second, attr.file);
+    assert!(bytes.len() == 300_000 && bytes.starts_with(b"later") && bytes[5..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn bytes_behind_a_record_that_is_refused_do_not_show() {
+    let sites: Vec<Site> = (1..=2).map(Site::new).collect();
+    let origin = sites[0].volume();
+    let (attr, handle) = origin.create_open(ROOT, TOP, b"file", 0o644, READ_WRITE).expect("a file");
+    origin.write(handle, 0, &vec![8; 70_000], false).expect("written");
+    origin.write(handle, 70_000, &vec![9; 70_000], false).expect("written");
+    let mut records = records(&sites[0], &sites[1]);
+    let count = records.len();
+    // A gap in front of the last one.
+    records[count - 1].seq = Seq(records[count - 1].seq.0 + 1);
+    assert!(matches!(replay(&sites[0], &sites[1], &records), Some(ReplayError::Gap { .. })));
+    let peer = sites[1].volume();
+    assert_eq!(peer.getattr(attr.file).expect("there").size, 70_000);
+    resize(peer, attr.file, 200_000);
+    let bytes = content(peer, attr.file);
+    assert!(bytes[..70_000].iter().all(|byte| *byte == 8) && bytes[70_000..].iter().all(|byte| *byte == 0));
+}
