@@ -4,6 +4,7 @@
 //! - [`sync_state`] sets policies and tells how sync directories stand with their peers.
 //! - [`tree`] reads a directory tree with all that a replica must have, [`compare`] says in what two differ.
 //! - [`real_tree`] makes trees like those that people keep; [`crash`] writes so that a loss is noticed; [`faults`] breaks things.
+//! - [`tools`] finds test suites of others.
 //! - [`bench`] measures, with plain ext4 beside it.
 //!
 //! The harness fails by panic (see [`outcome`]); whatever it started is stopped, unmounted and removed when its owner is
@@ -25,5 +26,6 @@ pub mod seed;
 pub mod site;
 pub mod status;
 pub mod sync_state;
+pub mod tools;
 pub mod tree;
 pub mod way;
