@@ -22,24 +22,28 @@ impl Content<'_> {
     /// Makes the effects in their order. After an error any part of them is made.
     pub fn make(&self, effects: &[(FileId, Effect)]) -> std::io::Result<()> {
         for (file, effect) in effects {
-            let missing = || std::io::Error::other(format!("the object of {file} was not opened"));
-            let object = self.objects.get(file).ok_or_else(missing)?;
+            let object = self.object(*file)?;
             match effect {
-                Effect::Write { offset, record } => {
-                    let bytes = self.records.get(*record as usize).and_then(Record::bytes).ok_or_else(missing)?;
-                    object.write_all_at(*offset, bytes)?;
-                }
+                Effect::Write { offset, record } => object.write_all_at(*offset, self.bytes(*record)?)?,
                 // The bytes are there before the commit, or the committer puts them there after it.
                 Effect::Extent { .. } | Effect::Adopt { .. } => {}
                 Effect::Truncate { size } => object.set_len(*size)?,
                 Effect::Punch { offset, len: 0 } => object.punch(*offset, object.len()?.saturating_sub(*offset))?,
                 Effect::Punch { offset, len } => object.punch(*offset, *len)?,
-                Effect::Replace { size } => {
-                    object.set_len(0)?;
-                    object.set_len(*size)?;
-                }
+                Effect::Replace { size } => object.empty(*size)?,
             }
         }
         Ok(())
+    }
+
+    /// The object of a file that an effect is on.
+    pub fn object(&self, file: FileId) -> std::io::Result<&Arc<Object<ObjectState>>> {
+        self.objects.get(&file).ok_or_else(|| std::io::Error::other(format!("the object of {file} was not opened")))
+    }
+
+    /// The bytes of a record that an effect refers to.
+    pub fn bytes(&self, record: u32) -> std::io::Result<&[u8]> {
+        let bytes = self.records.get(record as usize).and_then(Record::bytes);
+        bytes.map(|bytes| &**bytes).ok_or_else(|| std::io::Error::other("a batch lacks the bytes of its effect"))
     }
 }

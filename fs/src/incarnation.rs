@@ -20,7 +20,6 @@ use proto::hlc::Hlc;
 use proto::ids::{Incarnation, Lane, LanePoint, Position, Seq, SiteId};
 use proto::record::Record;
 
-use crate::active::MAPPED;
 use crate::error::FsError;
 use crate::journal::ReadEnd;
 use crate::meta;
@@ -196,10 +195,9 @@ impl Volume {
     }
 
     /// Opens an incarnation if recovery is going to make records of its own.
-    pub(crate) fn begin_before_recovery(&self, power_lost: bool, clean: bool) -> Result<(), FsError> {
+    pub(crate) fn begin_before_recovery(&self, power_lost: bool) -> Result<(), FsError> {
         let answers = !self.rows.scan(Table::Repair, b"", None, 1)?.is_empty();
-        let mapped = self.rows.scan(Table::Active, b"", None, usize::MAX)?.iter().any(|(_, row)| row == MAPPED);
-        if power_lost || self.tail_is_lost() || answers || (!clean && mapped) {
+        if power_lost || self.tail_is_lost() || answers || self.has_mapped_files()? {
             self.begin_incarnation(self.incarnation(), &Default::default())?;
         }
         Ok(())

@@ -126,16 +126,17 @@ impl Volume {
     }
 
     /// Step 3.
-    pub(crate) fn settle_active(&self, power_lost: bool, clean: bool) -> Result<(), FsError> {
+    pub(crate) fn settle_active(&self, power_lost: bool) -> Result<(), FsError> {
         let mut files = Vec::new();
         for (key, row) in self.rows.scan(Table::Active, b"", None, usize::MAX)? {
             let file = FileId(table::read_u64(&key, "an active object")?);
             self.active.load([file]);
-            if power_lost || (!clean && row == MAPPED) {
-                files.push(file);
+            // After a clean end, too: a program may have gone on with its mapping.
+            if power_lost || row == MAPPED {
+                files.push((file, row == MAPPED));
             }
         }
-        for file in files {
+        for (file, mapped) in files {
             let Ok(inode) = self.inode(file) else { continue };
             let object = self.objects.get(file).map_err(disk("opening an object"))?;
             let len = object.len().map_err(disk("stat of an object"))?;
@@ -144,9 +145,17 @@ impl Volume {
                 object.write().checked = true;
                 self.edit(file, Edit::Truncate { size: len }, false)?;
             }
+            // Before its content is shipped: what is stored from now on is found later.
+            let still_mapped = mapped && !self.is_unmapped(file);
+            if still_mapped {
+                self.expect_unseen_writes(file)?;
+            }
             let mut txn = Txn::begin(self)?;
             note_repair(&mut txn, Repair::Rewrite(file));
             txn.commit_state()?;
+            if mapped && !still_mapped {
+                self.mark_mapped(file, false)?;
+            }
         }
         Ok(())
     }

@@ -379,7 +379,7 @@ impl<'a> Txn<'a> {
         let appended = self.volume.append(&batch(kind, first, last, lane_bytes, &encoded, records))?;
         self.writer.next_file = self.next_file;
         // The batch is journalled: what fails from here on, the running site cannot undo. It stops writing, and recovery completes the batch.
-        if let Err(error) = content.make(&state.effects) {
+        if let Err(error) = self.volume.make_effects(&content, &state.effects) {
             return Err(self.volume.stop_writing("an object could not be written", error));
         }
         for file in self.gone.drain(..) {

@@ -1,40 +1,67 @@
 //! Changes that shared mappings make to an object without a request to this daemon.
 //!
-//! A file opened for reading and writing while others read it in passthrough has its mappings on the object itself. Such a file is *watched*: its blocks
-//! are hashed when watching begins, and when a handle is flushed, synced or released, the blocks that differ are journalled as writes. Blocks that the daemon
-//! itself wrote meanwhile count as different: a mapping may have changed the same block.
+//! A file opened for reading and writing while others read it in passthrough has its mappings on the object itself. Such a file is *watched*: its [`blocks`]
+//! are hashed when watching begins, and when a handle is flushed, synced or released, and from time to time, the blocks that differ are journalled as
+//! writes. What the daemon itself changes meanwhile is reckoned in and is no difference: journalled again, a peer's bytes would be this site's,
+//! and would win over what the peer had written since.
+//!
+//! A mapping outlives its descriptor and keeps only the object open, not the mount's file: RELEASE comes with the last `close`. So watching goes on until
+//! nobody but the daemon has the object open ([`Volume::is_unmapped`]), also beyond the end of a daemon: the file is marked until then.
 //!
 //! Order of a look, so that no store goes unnoticed: take the change time; flush the object, which write-protects its pages, so that a
-//! later store raises the change time; then hash and journal; then remember the change time taken first.
+//! later store raises the change time; then hash and journal; then remember the change time taken first, unless it is so young that a later store might
+//! get the same.
+
+pub mod blocks;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::ids::FileId;
 use proto::record::{ContentChange, Data, Edit, Time};
-use xxhash_rust::xxh3::xxh3_128;
 
+use self::blocks::{Blocks, Change};
+use crate::active::MAPPED;
 use crate::content::object::Object;
+use crate::effects::Content;
 use crate::error::FsError;
 use crate::ops::data::{commit_change, disk};
+use crate::store::batch::Effect;
+use crate::store::table::Table;
 use crate::txn::Txn;
 use crate::types::Invalidation;
 use crate::volume::{ObjectState, Volume};
 
-const BLOCK_BYTES: u64 = 64 << 10;
+/// Older change times are not given to a later store: the system's clock for them may tick only every 10 ms.
+const SETTLED: Duration = Duration::from_millis(100);
+/// Looks that nobody asked for take at most one part in so many of the time.
+const LOOK_PART: u32 = 10;
 
 /// Watched files.
 #[derive(Default)]
 pub struct Unseen {
-    files: Mutex<HashMap<FileId, Arc<Mutex<Watch>>>>,
+    files: Mutex<HashMap<FileId, Watched>>,
+    /// Held while watching of a file begins or ends, for its mark.
+    turn: Mutex<()>,
 }
 
+struct Watched {
+    /// Opens that asked for it.
+    opens: u32,
+    watch: Arc<Mutex<Watch>>,
+}
+
+/// Its lock comes after the object's.
 struct Watch {
+    /// Held, so that the object is opened once: another handle would look like a mapping.
+    _object: Arc<Object<ObjectState>>,
     change_time: Option<Time>,
-    /// The hash of each block as journalled.
-    blocks: Vec<u128>,
+    blocks: Blocks,
+    /// When the next look that nobody asks for may come.
+    due: Instant,
 }
 
 impl Unseen {
@@ -42,48 +69,95 @@ impl Unseen {
     pub fn is_watched(&self, file: FileId) -> bool {
         self.files.lock().contains_key(&file)
     }
+
+    fn watch(&self, file: FileId) -> Option<Arc<Mutex<Watch>>> {
+        self.files.lock().get(&file).map(|watched| Arc::clone(&watched.watch))
+    }
+
+    /// One more open of a file that is watched.
+    fn join(&self, file: FileId) -> bool {
+        self.files.lock().get_mut(&file).map(|watched| watched.opens += 1).is_some()
+    }
 }
 
 impl Volume {
-    /// Begins to watch a file.
-    pub(crate) fn watch_unseen(&self, file: FileId) -> Result<(), FsError> {
-        if self.unseen.is_watched(file) {
+    /// From now on shared mappings may change the object unseen. As many opens must be given to [`end_unseen_writes`](Self::end_unseen_writes).
+    pub fn expect_unseen_writes(&self, file: FileId) -> Result<(), FsError> {
+        if self.unseen.join(file) {
+            return Ok(());
+        }
+        let _turn = self.unseen.turn.lock();
+        if self.unseen.join(file) {
             return Ok(());
         }
         // Durable before the first mapping: a crash leaves what no hash knows of.
         self.mark_mapped(file, true)?;
         let object = self.object(file)?;
         let _lock = object.write();
-        if self.unseen.files.lock().contains_key(&file) {
+        let size = object.len().map_err(disk("stat of an object"))?;
+        let mut blocks = Blocks::empty();
+        blocks.take(size, |offset, len| read(&object, offset, len), |_, _| Ok(()))?;
+        let watch = Watch { _object: Arc::clone(&object), change_time: None, blocks, due: Instant::now() };
+        self.unseen.files.lock().insert(file, Watched { opens: 1, watch: Arc::new(Mutex::new(watch)) });
+        Ok(())
+    }
+
+    /// So many opens are gone, with all mappings that were made through them.
+    pub fn end_unseen_writes(&self, file: FileId, opens: u32) -> Result<(), FsError> {
+        match self.journal_unseen(file) {
+            // Nothing of a file that is gone is shipped.
+            Ok(()) | Err(FsError::NotFound) => {}
+            // Still watched, and marked: shipped whole after a restart.
+            Err(error) => return Err(error),
+        }
+        let _turn = self.unseen.turn.lock();
+        let mut files = self.unseen.files.lock();
+        let Some(watched) = files.get_mut(&file) else { return Ok(()) };
+        watched.opens = watched.opens.saturating_sub(opens);
+        if watched.opens > 0 {
             return Ok(());
         }
-        let change_time = object.change_time().map_err(disk("stat of an object"))?;
-        let size = object.len().map_err(disk("stat of an object"))?;
-        let blocks = blocks(size).map(|(offset, len)| Ok(xxh3_128(&block(&object, offset, len)?)));
-        let watch = Watch { change_time: Some(change_time), blocks: blocks.collect::<Result<_, FsError>>()? };
-        self.unseen.files.lock().insert(file, Arc::new(Mutex::new(watch)));
-        Ok(())
+        files.remove(&file);
+        drop(files);
+        self.mark_mapped(file, false)
     }
 
-    /// Ends watching: no handle is open, so nothing is mapped.
-    pub(crate) fn forget_unseen(&self, file: FileId) {
-        let watched = self.unseen.files.lock().remove(&file).is_some();
-        if watched && let Err(error) = self.mark_mapped(file, false) {
-            tracing::warn!(%file, %error, "a file that is not mapped any more still counts as mapped");
+    /// Whether nobody but this daemon has the file's object open: it is not mapped. Where that can't be told, it counts as mapped.
+    pub fn is_unmapped(&self, file: FileId) -> bool {
+        match self.object(file).map(|object| object.is_open_here_only()) {
+            Ok(Ok(only)) => only,
+            Ok(Err(error)) => {
+                tracing::debug!(%file, %error, "whether it is mapped can't be told");
+                false
+            }
+            Err(FsError::NotFound) => true,
+            Err(_) => false,
         }
     }
 
-    /// A change by the daemon follows: the next look must not take the change time for its own.
-    pub(crate) fn journal_unseen_before_write(&self, file: FileId) -> Result<(), FsError> {
-        if let Some(watch) = self.watch(file) {
-            watch.lock().change_time = None;
+    /// Watched files, with the opens that asked for it.
+    pub fn watched_unseen(&self) -> Vec<(FileId, u32)> {
+        self.unseen.files.lock().iter().map(|(file, watched)| (*file, watched.opens)).collect()
+    }
+
+    /// Journals what mappings of all watched files have changed, where a look is due.
+    pub fn look_for_unseen_writes(&self) {
+        for (file, _) in self.watched_unseen() {
+            let Some(watch) = self.unseen.watch(file) else { continue };
+            let begin = Instant::now();
+            if self.check_writable().is_err() || watch.lock().due > begin {
+                continue;
+            }
+            if let Err(error) = self.journal_unseen(file) {
+                tracing::warn!(%file, %error, "what mappings changed is not journalled yet");
+            }
+            watch.lock().due = Instant::now() + begin.elapsed() * LOOK_PART;
         }
-        Ok(())
     }
 
     /// Journals what mappings have changed.
     pub(crate) fn journal_unseen(&self, file: FileId) -> Result<(), FsError> {
-        let Some(watch) = self.watch(file) else { return Ok(()) };
+        let Some(watch) = self.unseen.watch(file) else { return Ok(()) };
         let object = self.object(file)?;
         let _lock = object.write();
         let mut watch = watch.lock();
@@ -91,22 +165,47 @@ impl Volume {
         if watch.change_time == Some(change_time) {
             return Ok(());
         }
+        let taken = self.now();
         object.handle().sync_data().map_err(disk("flushing an object"))?;
         let size = object.len().map_err(disk("stat of an object"))?;
-        let mut hashes = Vec::with_capacity(watch.blocks.len());
-        for (index, (offset, len)) in blocks(size).enumerate() {
-            let bytes = block(&object, offset, len)?;
-            let hash = xxh3_128(&bytes);
-            if watch.blocks.get(index) != Some(&hash) {
-                self.journal_block(file, &object, offset, bytes)?;
-            }
-            hashes.push(hash);
-        }
-        if watch.blocks != hashes {
+        let mut changed = false;
+        watch.blocks.take(
+            size,
+            |offset, len| read(&object, offset, len),
+            |offset, bytes| {
+                changed = true;
+                self.journal_block(file, &object, offset, bytes)
+            },
+        )?;
+        if changed {
             self.invalidate_later(vec![Invalidation::Attr { file }]);
         }
-        watch.blocks = hashes;
-        watch.change_time = Some(change_time);
+        watch.change_time = Some(change_time).filter(|time| is_settled(*time, taken));
+        Ok(())
+    }
+
+    /// Makes the effects of a batch on objects, those of watched files reckoned in.
+    pub(crate) fn make_effects(&self, content: &Content<'_>, effects: &[(FileId, Effect)]) -> std::io::Result<()> {
+        if self.unseen.files.lock().is_empty() {
+            return content.make(effects);
+        }
+        for effect in effects {
+            let (file, change) = effect;
+            if let Some(watch) = self.unseen.watch(*file) {
+                let object = content.object(*file)?;
+                let mut watch = watch.lock();
+                watch.change_time = None;
+                if let Some(change) = change_of(content, change)? {
+                    watch.blocks.follow(change, |offset, len| {
+                        let mut bytes = vec![0; len as usize];
+                        let count = object.read_at(offset, &mut bytes)?;
+                        bytes.truncate(count);
+                        Ok(bytes)
+                    })?;
+                }
+            }
+            content.make(std::slice::from_ref(effect))?;
+        }
         Ok(())
     }
 
@@ -127,19 +226,31 @@ impl Volume {
         commit_change(txn, change, inode.stamps(), None, object).map(drop)
     }
 
-    fn watch(&self, file: FileId) -> Option<Arc<Mutex<Watch>>> {
-        self.unseen.files.lock().get(&file).cloned()
+    /// Files that were mapped when the store was last open, as far as that was told by a mark.
+    pub(crate) fn has_mapped_files(&self) -> Result<bool, FsError> {
+        Ok(self.rows.scan(Table::Active, b"", None, usize::MAX)?.iter().any(|(_, row)| row == MAPPED))
     }
 }
 
-fn blocks(size: u64) -> impl Iterator<Item = (u64, u64)> {
-    (0..size.div_ceil(BLOCK_BYTES)).map(move |index| {
-        let offset = index * BLOCK_BYTES;
-        (offset, BLOCK_BYTES.min(size - offset))
-    })
+/// Levelling copies content after its batch: the next look finds that it differs.
+fn change_of<'a>(content: &'a Content<'_>, effect: &Effect) -> std::io::Result<Option<Change<'a>>> {
+    Ok(Some(match *effect {
+        Effect::Write { offset, record } => Change::Write { offset, bytes: content.bytes(record)? },
+        Effect::Extent { offset, len } => Change::Extent { offset, len },
+        Effect::Truncate { size } => Change::Truncate { size },
+        Effect::Punch { offset, len: 0 } => Change::Punch { offset, len: u64::MAX - offset },
+        Effect::Punch { offset, len } => Change::Punch { offset, len },
+        Effect::Replace { size } => Change::Replace { size },
+        Effect::Adopt { .. } => return Ok(None),
+    }))
 }
 
-fn block(object: &Object<ObjectState>, offset: u64, len: u64) -> Result<Vec<u8>, FsError> {
+fn is_settled(time: Time, now: Time) -> bool {
+    let nanos = |time: Time| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+    nanos(now) - nanos(time) > SETTLED.as_nanos() as i128
+}
+
+fn read(object: &Object<ObjectState>, offset: u64, len: u64) -> Result<Vec<u8>, FsError> {
     let mut bytes = vec![0; len as usize];
     let read = object.read_at(offset, &mut bytes).map_err(disk("reading an object"))?;
     bytes.truncate(read);

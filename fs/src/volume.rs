@@ -240,8 +240,8 @@ impl Volume {
         volume.load_policies()?;
         volume.tail_lost.store(meta::Run::load(&volume.rows)?.tail_lost, Ordering::SeqCst);
         // A store that was never open lost nothing.
-        volume.begin_before_recovery(power_lost && !last.boot.is_empty(), last.clean)?;
-        volume.settle_active(power_lost, last.clean)?;
+        volume.begin_before_recovery(power_lost && !last.boot.is_empty())?;
+        volume.settle_active(power_lost)?;
         if !volume.tail_lost.load(Ordering::SeqCst) {
             volume.run_repairs()?;
         }

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ use rustix::fs::{self, FallocateFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::holes;
+
+/// Not in libc for every target.
+const F_SETSIG: libc::c_int = 10;
 
 /// One file's content, with state `S` that is lost when the object leaves the table: a cache, nothing else.
 #[derive(Debug)]
@@ -82,6 +86,35 @@ impl<S> Object<S> {
     /// Cuts or, with a hole, extends.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         Ok(retry_on_intr(|| fs::ftruncate(&self.handle, len))?)
+    }
+
+    /// Makes it one hole of this length. It is never shorter meanwhile: a program that has it mapped would get SIGBUS.
+    pub fn empty(&self, len: u64) -> io::Result<()> {
+        let old = self.len()?;
+        if len < old {
+            self.set_len(len)?;
+        }
+        self.punch(0, old.min(len))?;
+        if len > old { self.set_len(len) } else { Ok(()) }
+    }
+
+    /// Whether the object is open nowhere but in this handle; a mapping counts, also one whose descriptor is closed.
+    ///
+    /// The system grants a lease for writing to the only one who has a file open; it is given back at once. Who opens the file in between waits that long.
+    pub fn is_open_here_only(&self) -> io::Result<bool> {
+        let fd = self.handle.as_raw_fd();
+        let control = |command, argument: libc::c_int| {
+            // SAFETY: the descriptor is open; these commands take a number and no memory.
+            let done = unsafe { libc::fcntl(fd, command, argument) };
+            if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        };
+        // Who breaks the lease raises this signal here, which nobody notices, and not SIGIO, which would end the process.
+        control(F_SETSIG, libc::SIGURG)?;
+        match control(libc::F_SETLEASE, libc::F_WRLCK) {
+            Ok(()) => control(libc::F_SETLEASE, libc::F_UNLCK).map(|()| true),
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a hole, within the object's length.

@@ -10,6 +10,7 @@
 //! - `directory`: listings of open directories.
 //! - `attributes`, `data`: what a request's numbers mean, pure.
 //! - `convert`: types of the one side as types of the other.
+//! - `mapped`: files whose mappings go to the object below.
 //! - `invalidate`: the order and form in which the kernel's caches are told.
 //! - `mount_point`: what can be known to be wrong before mounting.
 //! - `waits`: requests that wait, for the disk or other sites, never take the last thread.
@@ -26,6 +27,7 @@ mod convert;
 mod data;
 mod directory;
 mod invalidate;
+mod mapped;
 mod mount_point;
 mod open_file;
 mod open_mode;

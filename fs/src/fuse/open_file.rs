@@ -75,19 +75,20 @@ impl Opener {
     ) -> Result<Admitted, FsError> {
         let access = data::access(flags);
         // Fetched before the table of open files is locked, since it may open the object.
-        let object = self.files.may_register(access).then(|| self.volume.backing_file(handle));
+        let object = self.files.passthrough().then(|| self.volume.backing_file(handle));
         let how = How { access, waits_at_close: access != Access::Read && self.volume.waits_for_peers(file) };
         let admitted = self.files.admit(file, how, || match object {
             Some(Ok(object)) => register(&object),
             Some(Err(error)) => Err(io::Error::other(error)),
             None => Err(io::Error::other("no object was fetched")),
         });
-        if admitted.unseen_writes
-            && let Err(error) = self.volume.expect_unseen_writes(handle)
-        {
-            self.files.release(file);
-            self.give_up(handle);
-            return Err(error);
+        if admitted.unseen_writes {
+            if let Err(error) = self.volume.expect_unseen_writes(file) {
+                self.files.release(file);
+                self.give_up(handle);
+                return Err(error);
+            }
+            self.files.watched(file);
         }
         Ok(admitted)
     }

@@ -8,8 +8,12 @@
 //!        ┌─────────────────────── Idle ───────────────────────┐   (R, W too, where nothing can be passed through)
 //!        ▼                       ▲    ▲                       ▼
 //!  Passthrough(n) ── last release┘    └last release ──── Cached(n)
-//!     R       Passthrough                                 any  Cached
-//!     W, RW   DirectPassthrough
+//!     R       Passthrough        ▲                        any  Cached
+//!     W, RW   DirectPassthrough  │
+//!        │  ▲                    │ nobody maps the object
+//!        ▼  └─ R, W, RW ─── Mapped
+//!        └──── last release ──▶
+//!              of what may have been mapped unseen
 //! ```
 //!
 //! - *Passthrough*: the kernel reads and maps the object; replayed bytes are there at once. Never for writes: they would
@@ -18,6 +22,9 @@
 //!   mapped shared and writable, and those writes are seen by nobody: `unseen_writes`.
 //! - *Cached*: everything through the kernel's page cache, mapped writes arrive as requests. Best for what is first opened
 //!   for both: databases.
+//!
+//! - *Mapped*: a mapping of the object holds the object, and not the open that it was made through: RELEASE comes with the last `close`, and the program
+//!   goes on storing. Until nobody has the object open any more, opens are passed through, so that all see the same bytes.
 //!
 //! A passed-through open drops the pages that the kernel has cached of the inode (it is answered without KEEP_CACHE), and none
 //! can be added before the last is gone. So whatever a cached open finds in the page cache is good: it keeps it.
@@ -59,6 +66,8 @@ pub enum OpenMode {
     Idle,
     /// So many, all passed through.
     Passthrough(NonZeroU32),
+    /// Nothing, but mappings of the object may be left.
+    Mapped,
     /// So many, all cached.
     Cached(NonZeroU32),
 }
@@ -75,11 +84,11 @@ impl OpenMode {
                 *self = OpenMode::Passthrough(opens.saturating_add(1));
                 Self::passed_through(access)
             }
-            (OpenMode::Idle, Access::Read | Access::Write) if passthrough => {
+            (OpenMode::Idle, Access::Read | Access::Write) | (OpenMode::Mapped, _) if passthrough => {
                 *self = OpenMode::Passthrough(NonZeroU32::MIN);
                 Self::passed_through(access)
             }
-            (OpenMode::Idle, _) => {
+            (OpenMode::Idle | OpenMode::Mapped, _) => {
                 *self = OpenMode::Cached(NonZeroU32::MIN);
                 IoMode::Cached
             }
@@ -94,16 +103,17 @@ impl OpenMode {
         }
     }
 
-    /// Counts one open less.
-    pub fn release(&mut self) {
+    /// Counts one open less. `mapped`: one of those passed through may have been mapped unseen.
+    pub fn release(&mut self, mapped: bool) {
         let less = |opens: NonZeroU32| NonZeroU32::new(opens.get() - 1);
+        let last = if mapped { OpenMode::Mapped } else { OpenMode::Idle };
         *self = match *self {
-            OpenMode::Idle => {
+            none @ (OpenMode::Idle | OpenMode::Mapped) => {
                 debug_assert!(false, "release without an open");
-                OpenMode::Idle
+                none
             }
-            OpenMode::Passthrough(opens) => less(opens).map_or(OpenMode::Idle, OpenMode::Passthrough),
-            OpenMode::Cached(opens) => less(opens).map_or(OpenMode::Idle, OpenMode::Cached),
+            OpenMode::Passthrough(opens) => less(opens).map_or(last, OpenMode::Passthrough),
+            OpenMode::Cached(opens) => less(opens).map_or(last, OpenMode::Cached),
         };
     }
 }

@@ -24,6 +24,10 @@ fn every_transition() {
         (passthrough(1), Read, true, IoMode::Passthrough, passthrough(2)),
         (passthrough(1), Write, true, direct(false), passthrough(2)),
         (passthrough(1), ReadWrite, true, direct(true), passthrough(2)),
+        (OpenMode::Mapped, Read, true, IoMode::Passthrough, passthrough(1)),
+        (OpenMode::Mapped, Write, true, direct(false), passthrough(1)),
+        (OpenMode::Mapped, ReadWrite, true, direct(true), passthrough(1)),
+        (OpenMode::Mapped, ReadWrite, false, IoMode::Cached, cached(1)),
         (passthrough(1), Read, false, IoMode::Passthrough, passthrough(2)),
         (cached(1), Read, true, IoMode::Cached, cached(2)),
         (cached(1), Write, true, IoMode::Cached, cached(2)),
@@ -33,14 +37,17 @@ fn every_transition() {
         assert_eq!(state.open(access, able), mode, "{before:?} {access:?} {able}");
         assert_eq!(state, after, "{before:?} {access:?} {able}");
     }
-    for (before, after) in [
-        (passthrough(2), passthrough(1)),
-        (passthrough(1), OpenMode::Idle),
-        (cached(2), cached(1)),
-        (cached(1), OpenMode::Idle),
+    for (before, mapped, after) in [
+        (passthrough(2), false, passthrough(1)),
+        (passthrough(2), true, passthrough(1)),
+        (passthrough(1), false, OpenMode::Idle),
+        (passthrough(1), true, OpenMode::Mapped),
+        (cached(2), false, cached(1)),
+        (cached(1), false, OpenMode::Idle),
+        (cached(1), true, OpenMode::Mapped),
     ] {
         let mut state = before;
-        state.release();
+        state.release(mapped);
         assert_eq!(state, after);
     }
 }
@@ -76,7 +83,7 @@ proptest! {
                 Step::Release(which) if !open.is_empty() => {
                     let which = which % open.len();
                     open.swap_remove(which);
-                    state.release();
+                    state.release(false);
                 }
                 Step::Release(_) => {}
             }

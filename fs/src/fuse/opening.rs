@@ -34,6 +34,8 @@ pub struct OpenFiles<B = BackingId> {
 struct OpenInode<B> {
     mode: OpenMode,
     backing: Option<Arc<B>>,
+    /// Opens since it was idle that may have been mapped unseen.
+    watched: u32,
 }
 
 /// How a file is opened.
@@ -72,17 +74,17 @@ impl<B> OpenFiles<B> {
         self.passthrough.store(false, Ordering::Relaxed);
     }
 
-    /// Whether an open may have to register its object: fetch it beforehand.
-    pub fn may_register(&self, access: Access) -> bool {
-        self.passthrough() && access != Access::ReadWrite
-    }
-
     /// Counts one more open, by `how`. `register` is called if this open is the first that passes through. A release must follow.
     pub fn admit(&self, file: FileId, how: How, register: impl FnOnce() -> io::Result<B>) -> Admitted<B> {
         let How { access, .. } = how;
         let mut inodes = self.inodes.lock();
-        let inode = inodes.entry(file).or_insert(OpenInode { mode: OpenMode::Idle, backing: None });
-        if inode.mode == OpenMode::Idle && self.may_register(access) {
+        let inode = inodes.entry(file).or_insert_with(OpenInode::idle);
+        let first = match inode.mode {
+            OpenMode::Idle => access != Access::ReadWrite,
+            OpenMode::Mapped => true,
+            OpenMode::Passthrough(_) | OpenMode::Cached(_) => false,
+        };
+        if first && self.passthrough() {
             inode.backing = register().map(Arc::new).map_err(|error| self.refused(file, &error)).ok();
         }
         let mode = inode.mode.open(access, inode.backing.is_some());
@@ -97,6 +99,36 @@ impl<B> OpenFiles<B> {
         }
     }
 
+    /// The volume watches the file for one of its opens, which has no release yet.
+    pub fn watched(&self, file: FileId) {
+        if let Some(inode) = self.inodes.lock().get_mut(&file) {
+            inode.watched += 1;
+        }
+    }
+
+    /// As if the file had been mapped through an open that is gone: by a program that a daemon before this one served. The volume watches it for so many opens.
+    pub fn assume_mapped(&self, file: FileId, watched: u32) {
+        let inode = OpenInode { mode: OpenMode::Mapped, watched, ..OpenInode::idle() };
+        self.inodes.lock().entry(file).or_insert(inode);
+    }
+
+    /// Files that are not open, and may be mapped.
+    pub fn mapped(&self) -> Vec<FileId> {
+        let inodes = self.inodes.lock();
+        inodes.iter().filter(|(_, inode)| inode.mode == OpenMode::Mapped).map(|(file, _)| *file).collect()
+    }
+
+    /// Ends it for a file that is not mapped any more. For how many opens the volume watched it. `is_unmapped` is asked while nobody can open the file.
+    pub fn end_mapped(&self, file: FileId, is_unmapped: impl FnOnce() -> bool) -> Option<u32> {
+        let mut inodes = self.inodes.lock();
+        let inode = inodes.get(&file).filter(|inode| inode.mode == OpenMode::Mapped)?;
+        let watched = inode.watched;
+        is_unmapped().then(|| {
+            inodes.remove(&file);
+            watched
+        })
+    }
+
     /// Counts one open less.
     pub fn release(&self, file: FileId) {
         let mut inodes = self.inodes.lock();
@@ -104,12 +136,14 @@ impl<B> OpenFiles<B> {
             debug_assert!(false, "release of {file}, which is not open");
             return;
         };
-        inode.mode.release();
-        if inode.mode == OpenMode::Idle {
-            let last = inodes.remove(&file);
-            drop(inodes);
-            drop(last);
-        }
+        inode.mode.release(inode.watched > 0);
+        // A mapping has a file of its own below: the backing is not needed for it, and would look like one.
+        let last = match inode.mode {
+            OpenMode::Idle => inodes.remove(&file).and_then(|inode| inode.backing),
+            OpenMode::Mapped => inode.backing.take(),
+            OpenMode::Passthrough(_) | OpenMode::Cached(_) => None,
+        };
+        drop((inodes, last));
     }
 
     /// The kernel did not take the object: this inode is cached instead. What will not change disables all further attempts.
@@ -125,6 +159,12 @@ impl<B> OpenFiles<B> {
                  Linux 6.9, CAP_SYS_ADMIN and a store on a local file system"
             );
         }
+    }
+}
+
+impl<B> OpenInode<B> {
+    fn idle() -> Self {
+        Self { mode: OpenMode::Idle, backing: None, watched: 0 }
     }
 }
 

@@ -19,6 +19,7 @@ use rustix::thread::CapabilitySet;
 
 use super::adapter::Adapter;
 use super::invalidate::invalidate;
+use super::mapped;
 use super::mount_point::{self, MountError};
 use super::opening::OpenFiles;
 use crate::volume::Volume;
@@ -106,7 +107,7 @@ pub struct MountedSession {
 }
 
 #[derive(Debug, Default)]
-struct End {
+pub(super) struct End {
     result: Mutex<Option<Result<(), EndError>>>,
     reached: Condvar,
 }
@@ -128,13 +129,19 @@ pub fn mount(volume: Arc<Volume>, mount_point: &Path, options: &MountOptions) ->
     let refused = |source| MountError::from_mounting(&mount_point, source);
     let session = Session::new(adapter, &mount_point, &config).map_err(refused)?;
 
+    for (file, opens) in volume.watched_unseen() {
+        files.assume_mapped(file, opens);
+    }
     // Before the first request is answered: what is answered may be cached.
     let notifier = session.notifier();
     volume.on_invalidate(Box::new(move |changed| invalidate(&notifier, changed)));
     let end = Arc::new(End::default());
-    let run_end = end.clone();
+    mapped::look_after(volume.clone(), files.clone(), end.clone()).map_err(refused)?;
+    let (run_end, run_files) = (end.clone(), files.clone());
     let run = move || {
         let result = session.run().map_err(|error| EndError(Arc::new(error)));
+        // What is mapped beyond the end of the mount stays marked, and is shipped when the store is next opened.
+        mapped::look(&volume, &run_files);
         volume.on_invalidate(Box::new(|_| ()));
         volume.forget_all();
         *run_end.result.lock() = Some(result);
@@ -151,6 +158,17 @@ pub fn mount(volume: Arc<Volume>, mount_point: &Path, options: &MountOptions) ->
         );
     }
     Ok(mounted)
+}
+
+impl End {
+    /// Waits until the session has ended. Whether it has.
+    pub(super) fn wait(&self, limit: Duration) -> bool {
+        let mut result = self.result.lock();
+        if result.is_none() {
+            self.reached.wait_for(&mut result, limit);
+        }
+        result.is_some()
+    }
 }
 
 impl MountedSession {

@@ -226,8 +226,7 @@ fn by_value(txn: &mut Txn<'_>, file: FileId, pieces: Vec<(u64, Bytes)>) -> Vec<R
 }
 
 fn copy(stage: &Stage, object: &Object<ObjectState>, size: u64) -> std::io::Result<()> {
-    object.set_len(0)?;
-    object.set_len(size)?;
+    object.empty(size)?;
     for segment in DataSegments::all(stage.handle()) {
         let (offset, len) = segment?;
         let copied = copy_range(stage.handle(), offset, object.handle(), offset, len)?;

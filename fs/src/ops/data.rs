@@ -56,7 +56,6 @@ impl Volume {
         if !handle.flags.write {
             return Err(FsError::BadHandle);
         }
-        self.journal_unseen_before_write(handle.file)?;
         self.drop_capabilities(handle.file)?;
         let mut written = 0;
         for piece in data.chunks(MAX_DATA_BYTES) {
@@ -100,7 +99,6 @@ impl Volume {
             Kind::Directory => return Err(FsError::IsDirectory),
             _ => return Err(FsError::Invalid("only regular files have a size to set")),
         }
-        self.journal_unseen_before_write(file)?;
         self.drop_capabilities(file)?;
         self.mark_active(file, &edit)?;
         let object = self.object(file)?;

@@ -138,11 +138,6 @@ impl Volume {
         Ok(Arc::clone(self.object(self.handle(handle)?.file)?.handle()))
     }
 
-    /// From now on shared mappings may change the object unseen; see [`crate::unseen`].
-    pub fn expect_unseen_writes(&self, handle: HandleId) -> Result<(), FsError> {
-        self.watch_unseen(self.handle(handle)?.file)
-    }
-
     /// `close` of one descriptor: what mappings wrote is journalled.
     pub fn flush(&self, handle: HandleId) -> Result<(), FsError> {
         let handle = self.handle(handle)?;
@@ -165,13 +160,12 @@ impl Volume {
         self.sync_file(dir)
     }
 
-    /// The last descriptor of the open is gone, and the last mapping.
+    /// The last descriptor of the open is gone. A mapping may be left, where mappings go to the object.
     pub fn release(&self, handle: HandleId) -> Result<(), FsError> {
         let held = self.handle(handle)?;
         let journalled = if held.flags.write { self.journal_unseen(held.file) } else { Ok(()) };
         self.holders.close(handle);
         if !self.holders.inner.lock().opens.contains_key(&held.file) {
-            self.forget_unseen(held.file);
             self.reclaim_if_gone(held.file);
         }
         journalled
