@@ -4,6 +4,7 @@
 //! - [`sync_state`] sets policies and tells how sync directories stand with their peers.
 //! - [`tree`] reads a directory tree with all that a replica must have, [`compare`] says in what two differ.
 //! - [`real_tree`] makes trees like those that people keep; [`crash`] writes so that a loss is noticed; [`faults`] breaks things.
+//! - [`mapper`] drives a program that maps files, which a test can lose.
 //! - [`tools`] finds test suites of others.
 //! - [`bench`] measures, with plain ext4 beside it.
 //!
@@ -18,6 +19,7 @@ pub mod crash;
 pub mod faults;
 pub mod link;
 pub mod link_source;
+pub mod mapper;
 pub mod outcome;
 pub mod proxy;
 pub mod real_tree;
