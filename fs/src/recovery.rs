@@ -33,10 +33,12 @@ use crate::volume::Volume;
 
 impl Volume {
     /// Steps 1 and 2.
-    pub(crate) fn redo_journal(&self, recovered: Recovered) -> Result<(), FsError> {
+    pub(crate) fn redo_journal(&self, recovered: Recovered, power_lost: bool) -> Result<(), FsError> {
         let mut edits: BTreeMap<FileId, Vec<Journalled>> = BTreeMap::new();
         let mut batches = 0u64;
         let mut gone = BTreeSet::new();
+        // The first edit of the last batch, by file.
+        let mut last = BTreeMap::new();
         for batch in recovered {
             let batch = batch.map_err(|error| FsError::Damaged(error.to_string()))?;
             batches += 1;
@@ -49,8 +51,10 @@ impl Volume {
             }
             if batch.header.kind != BatchKind::Saved {
                 let records = decode_records(batch.records)?;
+                last.clear();
                 for (file, effect) in state.effects {
                     let edits = edits.entry(file).or_default();
+                    last.entry(file).or_insert(edits.len());
                     match effect {
                         Effect::Adopt { size, stage } => {
                             self.adopt_again(edits, size, StageId(stage), batch.header.lsn)?
@@ -70,7 +74,11 @@ impl Volume {
             self.remove_object(file).map_err(disk("removing an object"))?;
         }
         let files = edits.len();
-        for (file, edits) in edits {
+        for (file, mut edits) in edits {
+            // While the system runs, the object has all but what the last batch may lack; a mapping may have stored over the others since.
+            if !power_lost && self.is_marked_mapped(file)? {
+                edits.drain(..last.get(&file).copied().unwrap_or(edits.len()));
+            }
             self.redo_object(file, edits)?;
         }
         if batches > 0 {

@@ -25,12 +25,13 @@ use proto::record::{ContentChange, Data, Edit, Time};
 
 use self::blocks::{Blocks, Change};
 use crate::active::MAPPED;
+use crate::content::holes::DataSegments;
 use crate::content::object::Object;
 use crate::effects::Content;
 use crate::error::FsError;
 use crate::ops::data::{commit_change, disk};
 use crate::store::batch::Effect;
-use crate::store::table::Table;
+use crate::store::table::{self, Table};
 use crate::txn::Txn;
 use crate::types::Invalidation;
 use crate::volume::{ObjectState, Volume};
@@ -52,16 +53,16 @@ struct Watched {
     /// Opens that asked for it.
     opens: u32,
     watch: Arc<Mutex<Watch>>,
+    /// When the next look that nobody asks for may come.
+    due: Instant,
 }
 
-/// Its lock comes after the object's.
+/// Locked only under the object's lock.
 struct Watch {
     /// Held, so that the object is opened once: another handle would look like a mapping.
     _object: Arc<Object<ObjectState>>,
     change_time: Option<Time>,
     blocks: Blocks,
-    /// When the next look that nobody asks for may come.
-    due: Instant,
 }
 
 impl Unseen {
@@ -97,8 +98,11 @@ impl Volume {
         let size = object.len().map_err(disk("stat of an object"))?;
         let mut blocks = Blocks::empty();
         blocks.take(size, |offset, len| read(&object, offset, len), |_, _| Ok(()))?;
-        let watch = Watch { _object: Arc::clone(&object), change_time: None, blocks, due: Instant::now() };
-        self.unseen.files.lock().insert(file, Watched { opens: 1, watch: Arc::new(Mutex::new(watch)) });
+        let watch = Watch { _object: Arc::clone(&object), change_time: None, blocks };
+        self.unseen
+            .files
+            .lock()
+            .insert(file, Watched { opens: 1, watch: Arc::new(Mutex::new(watch)), due: Instant::now() });
         Ok(())
     }
 
@@ -143,15 +147,17 @@ impl Volume {
     /// Journals what mappings of all watched files have changed, where a look is due.
     pub fn look_for_unseen_writes(&self) {
         for (file, _) in self.watched_unseen() {
-            let Some(watch) = self.unseen.watch(file) else { continue };
             let begin = Instant::now();
-            if self.check_writable().is_err() || watch.lock().due > begin {
+            let is_due = self.unseen.files.lock().get(&file).is_some_and(|watched| watched.due <= begin);
+            if !is_due || self.check_writable().is_err() {
                 continue;
             }
             if let Err(error) = self.journal_unseen(file) {
                 tracing::warn!(%file, %error, "what mappings changed is not journalled yet");
             }
-            watch.lock().due = Instant::now() + begin.elapsed() * LOOK_PART;
+            if let Some(watched) = self.unseen.files.lock().get_mut(&file) {
+                watched.due = Instant::now() + begin.elapsed() * LOOK_PART;
+            }
         }
     }
 
@@ -174,7 +180,7 @@ impl Volume {
             |offset, len| read(&object, offset, len),
             |offset, bytes| {
                 changed = true;
-                self.journal_block(file, &object, offset, bytes)
+                self.journal_block(file, &object, offset, &bytes)
             },
         )?;
         if changed {
@@ -191,11 +197,12 @@ impl Volume {
         }
         for effect in effects {
             let (file, change) = effect;
-            if let Some(watch) = self.unseen.watch(*file) {
-                let object = content.object(*file)?;
-                let mut watch = watch.lock();
+            let watch = self.unseen.watch(*file);
+            // A look that journals what it found has it locked, and knows.
+            if let Some(mut watch) = watch.as_ref().and_then(|watch| watch.try_lock()) {
                 watch.change_time = None;
                 if let Some(change) = change_of(content, change)? {
+                    let object = content.object(*file)?;
                     watch.blocks.follow(change, |offset, len| {
                         let mut bytes = vec![0; len as usize];
                         let count = object.read_at(offset, &mut bytes)?;
@@ -209,21 +216,32 @@ impl Volume {
         Ok(())
     }
 
-    /// The bytes are in the object and flushed: the record has no effect here.
+    /// The bytes are in the object and flushed, as those of an extent: recovery must not put older ones in their place. Holes stay holes.
     fn journal_block(
         &self,
         file: FileId,
         object: &Arc<Object<ObjectState>>,
-        offset: u64,
-        bytes: Vec<u8>,
+        start: u64,
+        block: &[u8],
     ) -> Result<(), FsError> {
-        // The bytes are in the object: refused, they would stay there all the same.
-        let txn = Txn::begin(self)?.unrefused();
-        let inode = txn.existing(file)?;
-        let time = txn.now();
-        let edit = Edit::Write { offset, data: Data::Bytes(Bytes::from(bytes)) };
-        let change = ContentChange { file, base: inode.content, edit, mtime: Some(time), mode: None, time };
-        commit_change(txn, change, inode.stamps(), None, object).map(drop)
+        let end = start + block.len() as u64;
+        for segment in DataSegments::new(object.handle(), start, end, u64::MAX) {
+            let (offset, len) = segment.map_err(disk("looking for data"))?;
+            let within = (offset - start) as usize..(offset + len - start) as usize;
+            // Refused, the bytes would stay in the object all the same.
+            let txn = Txn::begin(self)?.unrefused();
+            let inode = txn.existing(file)?;
+            let time = txn.now();
+            let edit = Edit::Write { offset, data: Data::Bytes(Bytes::copy_from_slice(&block[within])) };
+            let change = ContentChange { file, base: inode.content, edit, mtime: Some(time), mode: None, time };
+            commit_change(txn, change, inode.stamps(), Some(Effect::Extent { offset, len }), object)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a mark says that the file is mapped.
+    pub(crate) fn is_marked_mapped(&self, file: FileId) -> Result<bool, FsError> {
+        Ok(self.rows.get(Table::Active, &table::file_key(file))?.is_some_and(|row| row == MAPPED))
     }
 
     /// Files that were mapped when the store was last open, as far as that was told by a mark.

@@ -228,7 +228,7 @@ impl Volume {
         // Until recovery is through, the old boot id stays, so that a recovery that is cut short knows of the power loss again.
         let until_recovered = if power_lost { last.boot.clone() } else { boot.clone() };
         meta::Run { clean: false, boot: until_recovered, ..last.clone() }.save(&volume.db)?;
-        volume.redo_journal(recovered)?;
+        volume.redo_journal(recovered, power_lost)?;
         volume.load_histories()?;
         if volume.is_joining()? {
             return Err(OpenError::Joining { store: store.to_owned() });
