@@ -4,7 +4,7 @@
 //! - [`sync_state`] sets policies and tells how sync directories stand with their peers.
 //! - [`tree`] reads a directory tree with all that a replica must have, [`compare`] says in what two differ.
 //! - [`real_tree`] makes trees like those that people keep; [`crash`] writes so that a loss is noticed; [`faults`] breaks things.
-//! - [`tools`] finds test suites of others.
+//! - [`tools`] finds test suites of others; [`postgres`] and [`python`] run programs that need more than a call.
 //! - [`bench`] measures, with plain ext4 beside it.
 //!
 //! The harness fails by panic (see [`outcome`]); whatever it started is stopped, unmounted and removed when its owner is
@@ -19,7 +19,9 @@ pub mod faults;
 pub mod link;
 pub mod link_source;
 pub mod outcome;
+pub mod postgres;
 pub mod proxy;
+pub mod python;
 pub mod real_tree;
 pub mod reaper;
 pub mod seed;
