@@ -41,7 +41,7 @@ struct Jobs<'a> {
 impl Jobs<'_> {
     /// Writes and verifies; only verifies where that was done before.
     fn run(&self, site: &Site, only_verify: bool) {
-        let kib = number_from_env("SYNCLINE_FIO_KIB", 2048);
+        let kib = number_from_env("SYNCLINE_FIO_KIB", 1024);
         let path = site.path(self.file);
         let mut fio = Command::new(tools::find("fio"));
         fio.args([
@@ -80,7 +80,7 @@ fn write_and_verify(held: bool) {
     for (number, ways) in JOBS.into_iter().enumerate() {
         for order in ["write", "randwrite"] {
             let name = format!("{number}-{order}");
-            let len = ways.len() as u64 * number_from_env("SYNCLINE_FIO_KIB", 2048) << 10;
+            let len = ways.len() as u64 * number_from_env("SYNCLINE_FIO_KIB", 1024) * 1024;
             File::create(a.path(&name)).unwrap().set_len(len).unwrap();
             let open = held.then(|| File::open(a.path(&name)).unwrap());
             let jobs = Jobs { file: Path::new(&name), ways, order, seed: seed.next_u64() };
