@@ -44,7 +44,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
-        self.volume.forget(file(ino), nlookup);
+        self.forget_inode(file(ino), nlookup);
     }
 
     fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, rdev: u32, reply: ReplyEntry) {
@@ -260,18 +260,15 @@ impl Filesystem for Adapter {
     fn read(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
         _: OpenFlags,
-        _: Option<LockOwner>,
+        owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.volume.read(handle(fh), offset, size) {
-            Ok(bytes) => reply.data(&bytes),
-            Err(error) => reply.error(refusal(&error)),
-        }
+        self.read_for(owner, file(ino), handle(fh), offset, size, reply);
     }
 
     fn write(
@@ -312,8 +309,7 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.opener.files.release(file(ino));
-        self.answer_later(reply, move |volume| volume.release(handle(fh)));
+        self.release_handle(file(ino), handle(fh), reply);
     }
 
     fn fallocate(

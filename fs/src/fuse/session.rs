@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ const MAX_BACKGROUND: u16 = 64;
 const MIN_THREADS: usize = 4;
 /// How long the request threads may take to notice that the file system is gone.
 const END_LIMIT: Duration = Duration::from_secs(30);
+/// How often mappings whose handles are closed are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How to mount.
 #[derive(Clone, Debug)]
@@ -111,6 +113,14 @@ struct End {
     reached: Condvar,
 }
 
+impl End {
+    fn is_reached_within(&self, limit: Duration) -> bool {
+        let mut result = self.result.lock();
+        _ = self.reached.wait_while_for(&mut result, |result| result.is_none(), limit);
+        result.is_some()
+    }
+}
+
 /// Mounts the volume on an empty directory. Returns once it answers.
 pub fn mount(volume: Arc<Volume>, mount_point: &Path, options: &MountOptions) -> Result<MountedSession, MountError> {
     let store = volume.store_path();
@@ -133,6 +143,7 @@ pub fn mount(volume: Arc<Volume>, mount_point: &Path, options: &MountOptions) ->
     volume.on_invalidate(Box::new(move |changed| invalidate(&notifier, changed)));
     let end = Arc::new(End::default());
     let run_end = end.clone();
+    let (looked_at, looking_end) = (Arc::downgrade(&volume), end.clone());
     let run = move || {
         let result = session.run().map_err(|error| EndError(Arc::new(error)));
         volume.on_invalidate(Box::new(|_| ()));
@@ -141,6 +152,8 @@ pub fn mount(volume: Arc<Volume>, mount_point: &Path, options: &MountOptions) ->
         run_end.reached.notify_all();
     };
     thread::Builder::new().name("fuse-session".into()).spawn(run).map_err(refused)?;
+    let look = move || look_for_unseen(&looked_at, &looking_end);
+    thread::Builder::new().name("unseen".into()).spawn(look).map_err(refused)?;
 
     let mounted = MountedSession { mount_point, threads, allow_other, files, end };
     let SessionInfo { mount_point, passthrough, .. } = mounted.info();
@@ -232,6 +245,17 @@ impl Drop for MountedSession {
         if let Err(error) = self.detach() {
             tracing::error!("{error}");
         }
+    }
+}
+
+/// Until the session ends. A look hashes what has changed: it takes a small part of the time at most.
+fn look_for_unseen(volume: &Weak<Volume>, end: &End) {
+    let mut pause = LOOK_INTERVAL;
+    while !end.is_reached_within(pause) {
+        let Some(volume) = volume.upgrade() else { return };
+        let begin = Instant::now();
+        volume.look_for_unseen();
+        pause = LOOK_INTERVAL.max(begin.elapsed() * 10);
     }
 }
 
