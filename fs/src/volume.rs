@@ -334,6 +334,11 @@ impl Volume {
         self.journal.appended()
     }
 
+    /// The last batch that survives power loss, with all before it.
+    pub fn durable(&self) -> Lsn {
+        self.journal.durable()
+    }
+
     pub(crate) fn invalidate(&self, invalidations: &[Invalidation]) {
         let sink = self.sink.read().clone();
         if let (false, Some(sink)) = (invalidations.is_empty(), sink) {
