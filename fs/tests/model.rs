@@ -49,7 +49,11 @@ fn fails(shape: Shape, seed: u64, steps: &[Step]) -> bool {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let loud = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| if !QUIET.get() { loud(panic) }));
+        std::panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                loud(panic)
+            }
+        }));
     });
     QUIET.set(true);
     let failed = catch_unwind(|| run(shape, seed, Steps::These(steps))).is_err();

@@ -46,7 +46,11 @@ pub fn tree(volume: &Volume, model: &mut Posix, numbers: &Numbers) {
             .into_iter()
             .map(|name| (name.to_vec(), volume.getxattr(file, &name).expect("a value").to_vec()))
             .collect();
-        assert!(xattrs == node.xattrs, "the extended attributes of {ino:?} are {xattrs:?} instead of {:?}", node.xattrs);
+        assert!(
+            xattrs == node.xattrs,
+            "the extended attributes of {ino:?} are {xattrs:?} instead of {:?}",
+            node.xattrs
+        );
         match &node.kind {
             Kind::Regular => bytes(volume, &model, numbers, *ino),
             Kind::Symlink(target) => assert_eq!(volume.readlink(file).ok().as_ref(), Some(target), "{ino:?}"),

@@ -9,8 +9,7 @@ use crate::common::posix::attributes::{COMPUTED, POLICIES};
 use crate::common::posix::{Fd, Ino, Posix};
 
 const NAMES: [&[u8]; 5] = [b"a", b"b", b"c", b"d", b"a name with \xff and \n"];
-const CALLERS: [Caller; 3] =
-    [Caller { uid: 0, gid: 0 }, Caller { uid: 0, gid: 0 }, Caller { uid: 1000, gid: 100 }];
+const CALLERS: [Caller; 3] = [Caller { uid: 0, gid: 0 }, Caller { uid: 0, gid: 0 }, Caller { uid: 1000, gid: 100 }];
 const XATTRS: [&[u8]; 6] =
     [b"user.a", b"user.b", b"trusted.t", b"security.capability", b"system.posix_acl_access", b"nonsense"];
 

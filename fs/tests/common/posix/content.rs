@@ -21,6 +21,11 @@ impl Pages {
         self.0.extend(from / PAGE..to.div_ceil(PAGE));
     }
 
+    /// A reserved page that the end was in is filled with zeros.
+    fn end_moved(&mut self, end: u64) {
+        self.0.extend(Some(end / PAGE).filter(|_| !end.is_multiple_of(PAGE)));
+    }
+
     /// Only whole pages become holes; the last of the file where the file system below does so.
     fn punch(&mut self, from: u64, to: u64) {
         self.0.retain(|page| !(from.div_ceil(PAGE)..to / PAGE).contains(page));
@@ -75,6 +80,7 @@ impl Posix {
         let end = check_end(at.checked_add(bytes.len() as u64))?;
         self.modified(open.ino, kill)?;
         let node = self.node_mut(open.ino)?;
+        node.pages.end_moved(size);
         node.pages.write(at, end);
         let data = Arc::make_mut(&mut node.data);
         data.resize(data.len().max(end as usize), 0);
@@ -91,7 +97,9 @@ impl Posix {
         }
         self.modified(ino, kill)?;
         let node = self.node_mut(ino)?;
+        node.pages.end_moved(node.data.len() as u64);
         node.pages.0.retain(|page| page * PAGE < size);
+        node.pages.end_moved(size);
         Arc::make_mut(&mut node.data).resize(size as usize, 0);
         Ok(())
     }
