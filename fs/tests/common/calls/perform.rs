@@ -5,10 +5,10 @@ use std::fmt::Debug;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fs::error::FsError;
-use fs::types::{Attr, HandleId};
+use fs::types::{Attr, HandleId, OpenFlags};
 use fs::volume::Volume;
 use proto::ids::FileId;
-use proto::record::Time;
+use proto::record::{Kind, Time};
 use rustix::io::Errno;
 
 use super::Call;
@@ -66,7 +66,10 @@ pub fn perform(call: &Call, volume: &Volume, model: &mut Posix, numbers: &mut Nu
         Call::Create { new, fd, by, dir, name, mode, flags } => {
             let got = answer(volume.create_open(by, numbers.file(dir), &name.0, mode, flags));
             model.now = done();
-            let expected = model.create(new, fd, by, dir, &name.0, mode, flags);
+            // There is nothing to empty in a new file.
+            let flags = OpenFlags { truncate: false, ..flags };
+            let expected =
+                model.make(new, by, dir, &name.0, &Kind::Regular, mode).and_then(|()| model.open(fd, new, flags));
             same(got.as_ref().map(|_| ()).map_err(|error| *error), expected);
             if let Ok((attr, handle)) = got {
                 numbers.files.insert(new, attr.file);

@@ -1,10 +1,10 @@
 //! Calls on names.
 
-use fs::types::{Caller, OpenFlags, RenameMode};
+use fs::types::{Caller, RenameMode};
 use proto::record::{Kind, Perms};
 use rustix::io::Errno;
 
-use super::{Answer, Fd, Ino, Node, Posix};
+use super::{Answer, Ino, Node, Posix};
 
 impl Posix {
     pub fn lookup(&self, dir: Ino, name: &[u8]) -> Answer<Ino> {
@@ -48,11 +48,6 @@ impl Posix {
         self.nodes.insert(new, Node::new(kind.clone(), perms, self.now));
         self.put(dir, name, new);
         self.changed_names(dir)
-    }
-
-    pub fn create(&mut self, new: Ino, fd: Fd, by: Caller, dir: Ino, name: &[u8], mode: u32, how: OpenFlags) -> Answer {
-        self.make(new, by, dir, name, &Kind::Regular, mode)?;
-        self.open(fd, new, OpenFlags { truncate: false, ..how })
     }
 
     pub fn link(&mut self, ino: Ino, dir: Ino, name: &[u8]) -> Answer {
