@@ -85,7 +85,8 @@ impl Generator {
     fn offset(&mut self, model: &Posix, fd: Fd) -> u64 {
         let size = model.opens.get(&fd).map_or(0, |open| model.size(open.ino));
         match self.rng.below(40) {
-            0 => i64::MAX as u64 - self.rng.below(2),
+            // Where not a byte can be written.
+            0 => i64::MAX as u64,
             1..6 => 0,
             6..16 => size,
             16..28 => self.rng.below(size + 1),
