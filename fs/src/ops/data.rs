@@ -56,6 +56,15 @@ impl Volume {
         if !handle.flags.write {
             return Err(FsError::BadHandle);
         }
+        // What is refused, or writes nothing, takes no capabilities away.
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let first = data.len().min(MAX_DATA_BYTES) as u64;
+        if !handle.flags.append {
+            check_end(offset.checked_add(first))?;
+        }
+        self.need_room(first)?;
         self.journal_unseen_before_write(handle.file)?;
         self.drop_capabilities(handle.file)?;
         let mut written = 0;

@@ -58,7 +58,8 @@ impl Volume {
         found.map_err(disk("seeking"))?.ok_or(FsError::BeyondEnd)
     }
 
-    /// Copies bytes between files; answers how many. `kill_suid` clears suid and sgid of the one written.
+    /// Copies bytes between files, up to where the first one ends when the copy begins; answers how many. `kill_suid` clears suid and sgid of the one
+    /// written.
     pub fn copy_range(
         &self,
         from: HandleId,
@@ -68,6 +69,12 @@ impl Volume {
         len: u64,
         kill_suid: bool,
     ) -> Result<u64, FsError> {
+        let source = self.handle(from)?;
+        if !source.flags.read || !self.handle(to)?.flags.write {
+            return Err(FsError::BadHandle);
+        }
+        // Within one file the copy would otherwise go on with its own bytes.
+        let len = len.min(self.inode(source.file)?.size.saturating_sub(from_offset));
         let mut copied = 0;
         while copied < len {
             let piece = (len - copied).min(COPY_BYTES) as u32;
