@@ -4,6 +4,7 @@
 //! - [`sync_state`] sets policies and tells how sync directories stand with their peers.
 //! - [`tree`] reads a directory tree with all that a replica must have, [`compare`] says in what two differ.
 //! - [`real_tree`] makes trees like those that people keep; [`crash`] writes so that a loss is noticed; [`faults`] breaks things.
+//! - [`beside`] does the same in a plain directory and in a mount, and demands the same results.
 //! - [`tools`] finds test suites of others.
 //! - [`bench`] measures, with plain ext4 beside it.
 //!
@@ -11,6 +12,7 @@
 //! dropped, and by the [`reaper`] when the whole test process dies.
 
 pub mod bench;
+pub mod beside;
 pub mod binary;
 pub mod cluster;
 pub mod compare;
