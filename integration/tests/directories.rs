@@ -266,9 +266,10 @@ fn a_directory_that_changes_lists_nothing_twice_and_misses_nothing_that_stays() 
     cluster.assert_converges();
 }
 
+/// `SYNCLINE_MANY_NAMES` sets how many.
 #[test]
 fn a_directory_with_very_many_names_is_not_slow() {
-    let many = number_from_env("SYNCLINE_MANY_NAMES", 20_000) as usize;
+    let many = number_from_env("SYNCLINE_MANY_NAMES", 10_000) as usize;
     let beside = Beside::start();
     let fill = |path: PathBuf, count: usize| {
         fs::create_dir(&path).unwrap();

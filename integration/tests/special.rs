@@ -151,6 +151,9 @@ fn told(at: &Path, notes: &mut Notes) {
     step("all", &|| fs::remove_dir_all(&directory).unwrap());
 }
 
+/// For how long names are contended for, in milliseconds.
+const STALE_VARIABLE: &str = "SYNCLINE_STALE_MS";
+
 /// Another site creates, replaces, renames and removes the names that programs use here. They get what was there at some moment: never
 /// ESTALE, nor EIO, nor anything else that a local file system would not say.
 #[test]
@@ -160,7 +163,7 @@ fn names_that_another_site_replaces_are_never_stale() {
     let [here, there] = [0, 1].map(|site| cluster.site(site).path("contended"));
     fs::create_dir(&here).unwrap();
     cluster.wait_level();
-    let end = Instant::now() + Duration::from_millis(number_from_env("SYNCLINE_STALE_MS", 4_000));
+    let end = Instant::now() + Duration::from_millis(number_from_env(STALE_VARIABLE, 4_000));
     let (stop, calls) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         let there = &there;
@@ -231,7 +234,7 @@ fn names_that_another_site_replaces_are_never_stale() {
 fn what_is_created_or_opened_is_never_stale() {
     let beside = Beside::start();
     let [here, there] = [0, 1].map(|site| beside.cluster.site(site).path("toggled"));
-    let end = Instant::now() + Duration::from_millis(number_from_env("SYNCLINE_STALE_MS", 4_000));
+    let end = Instant::now() + Duration::from_millis(number_from_env(STALE_VARIABLE, 4_000));
     thread::scope(|scope| {
         for number in 0..3 {
             let (here, there) = (&here, &there);
