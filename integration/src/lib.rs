@@ -5,12 +5,14 @@
 //! - [`tree`] reads a directory tree with all that a replica must have, [`compare`] says in what two differ.
 //! - [`real_tree`] makes trees like those that people keep; [`crash`] writes so that a loss is noticed; [`faults`] breaks things.
 //! - [`tools`] finds test suites of others; [`postgres`] and [`python`] run programs that need more than a call.
+//! - [`beside`] does the same in a plain directory and in a mount, and demands the same results.
 //! - [`bench`] measures, with plain ext4 beside it.
 //!
 //! The harness fails by panic (see [`outcome`]); whatever it started is stopped, unmounted and removed when its owner is
 //! dropped, and by the [`reaper`] when the whole test process dies.
 
 pub mod bench;
+pub mod beside;
 pub mod binary;
 pub mod cluster;
 pub mod compare;

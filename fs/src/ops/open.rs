@@ -128,11 +128,12 @@ impl Volume {
             Kind::Directory => return Err(FsError::IsDirectory),
             _ => return Err(FsError::NotSupported("only regular files have content")),
         }
-        if flags.write {
+        // Emptied also where it is opened for reading only: the kernel has asked whether the caller may write.
+        if flags.write || flags.truncate {
             self.check_writable()?;
             self.check_writer(&self.policies_of(file)?)?;
         }
-        if flags.truncate && flags.write {
+        if flags.truncate {
             // By root, or of a file that is not suid: else the truncation comes as `setattr`, which knows the caller.
             self.edit(file, Edit::Truncate { size: 0 }, false)?;
             self.settle_size(file)?;

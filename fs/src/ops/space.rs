@@ -3,9 +3,11 @@
 use proto::record::Edit;
 
 use super::data::disk;
+use crate::content::holes::DataSegments;
+use crate::content::object::Object;
 use crate::error::FsError;
-use crate::types::{Allocate, HandleId, Whence};
-use crate::volume::Volume;
+use crate::types::{Allocate, HandleId, Invalidation, Whence};
+use crate::volume::{ObjectState, Volume};
 
 const COPY_BYTES: u64 = 1 << 20;
 
@@ -35,8 +37,15 @@ impl Volume {
             // Space is this site's own affair: only a new size is a change to the tree.
             Allocate::Reserve { .. } => {
                 let object = self.object(handle.file)?;
-                let _lock = object.write();
+                self.need_room_to_reserve(&object, offset, end)?;
+                let lock = object.write();
                 object.allocate(offset, len, true).map_err(disk("reserving space"))?;
+                drop(lock);
+                // Like any change, although it is none.
+                self.drop_capabilities(handle.file)?;
+                if kill_suid && self.clear_suid(handle.file)? {
+                    self.invalidate_later(vec![Invalidation::Attr { file: handle.file }]);
+                }
             }
             Allocate::Punch | Allocate::Zero { .. } => {
                 self.edit(handle.file, Edit::Punch { offset, len }, kill_suid)?;
@@ -46,6 +55,18 @@ impl Volume {
             self.grow(handle.file, size, kill_suid)?;
         }
         self.settle_size(handle.file)
+    }
+
+    /// The file system below would give a part of what is asked for, down to its last block, before it says no: nothing would be left of
+    /// what is kept back.
+    fn need_room_to_reserve(&self, object: &Object<ObjectState>, offset: u64, end: u64) -> Result<(), FsError> {
+        let Err(refused) = self.need_room(end - offset) else { return Ok(()) };
+        // What holds data has its room.
+        let mut held = 0;
+        for piece in DataSegments::new(object.handle(), offset, end, u64::MAX) {
+            held += piece.map_err(disk("seeking"))?.1;
+        }
+        if held == 0 { Err(refused) } else { self.need_room(end - offset - held) }
     }
 
     /// The next data or hole from `offset` on.
