@@ -1,4 +1,4 @@
-//! Space within files: reservations, holes, copies.
+//! Space within files: reservations and holes.
 
 use proto::record::Edit;
 
@@ -6,8 +6,6 @@ use super::data::disk;
 use crate::error::FsError;
 use crate::types::{Allocate, HandleId, Whence};
 use crate::volume::Volume;
-
-const COPY_BYTES: u64 = 1 << 20;
 
 impl Volume {
     /// Reserves space, makes a hole, or zeroes a range. `kill_suid` clears suid and sgid.
@@ -56,34 +54,5 @@ impl Volume {
             Whence::Hole => object.seek_hole(offset),
         };
         found.map_err(disk("seeking"))?.ok_or(FsError::BeyondEnd)
-    }
-
-    /// Copies bytes between files; answers how many. `kill_suid` clears suid and sgid of the one written.
-    pub fn copy_range(
-        &self,
-        from: HandleId,
-        from_offset: u64,
-        to: HandleId,
-        to_offset: u64,
-        len: u64,
-        kill_suid: bool,
-    ) -> Result<u64, FsError> {
-        let mut copied = 0;
-        while copied < len {
-            let piece = (len - copied).min(COPY_BYTES) as u32;
-            let bytes = match self.read(from, from_offset.saturating_add(copied), piece) {
-                Err(_) if copied > 0 => break,
-                bytes => bytes?,
-            };
-            if bytes.is_empty() {
-                break;
-            }
-            match self.write(to, to_offset.saturating_add(copied), &bytes, kill_suid) {
-                // What was copied counts; the program meets the error when it goes on.
-                Err(_) if copied > 0 => break,
-                written => copied += u64::from(written?),
-            }
-        }
-        Ok(copied)
     }
 }
