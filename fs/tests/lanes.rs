@@ -300,7 +300,8 @@ fn whoever_ships_is_told_of_a_record_in_the_sync_lane_at_once_and_gets_it() {
         let head = volume.lane_head(Lane::Sync);
         // On the thread of the writer, which has let go of its locks.
         let after = Seq(head.appended.0.saturating_sub(1));
-        let record = volume.read_lane(Lane::Sync, after, 1, Copies::ByValue).expect("the lane").pop().expect("a record").record;
+        let record =
+            volume.read_lane(Lane::Sync, after, 1, Copies::ByValue).expect("the lane").pop().expect("a record").record;
         assert_eq!(record.seq, head.appended);
         if std::thread::current().name() == Some("writer") {
             counter.fetch_add(1, Ordering::SeqCst);

@@ -157,7 +157,9 @@ pub async fn serve<S: Store>(
     let again = matches!(error, ReceiveError::NeedsBytes { .. });
     match error {
         _ if known => tracing::debug!(origin = name, "the stream ended: {text}"),
-        ReceiveError::Link(_) | ReceiveError::NeedsBytes { .. } => tracing::info!(origin = name, "the stream ended: {text}"),
+        ReceiveError::Link(_) | ReceiveError::NeedsBytes { .. } => {
+            tracing::info!(origin = name, "the stream ended: {text}")
+        }
         _ => tracing::warn!(origin = name, "the stream was ended: {text}"),
     }
     let refused = AckFrame { frame: Some(ack_frame::Frame::Refused(grpc::Refused { reason: text, again })) };
@@ -439,12 +441,7 @@ fn take_needed<S: Store>(
     whole
 }
 
-fn whole_head(
-    origin: SiteId,
-    lane: Lane,
-    whole: &[Seq; LANES],
-    frontiers: &[LanePoint; LANES],
-) -> Option<grpc::Head> {
+fn whole_head(origin: SiteId, lane: Lane, whole: &[Seq; LANES], frontiers: &[LanePoint; LANES]) -> Option<grpc::Head> {
     let (seq, at) = (whole[lane as usize], frontiers[lane as usize]);
     let point = LanePoint { incarnation: at.incarnation, seq };
     (seq > Seq::ZERO).then(|| frames::put_head(Head { site: origin, lane, point }))

@@ -227,7 +227,8 @@ impl<S: Store> Shipper<S> {
                 Command::ReadLane { lane, after } => {
                     let hub = self.hub.clone();
                     let channel = self.channel;
-                    let whole = self.connection.as_ref().is_some_and(|connection| after < connection.whole[lane as usize]);
+                    let whole =
+                        self.connection.as_ref().is_some_and(|connection| after < connection.whole[lane as usize]);
                     let copies = if whole { Copies::ByValue } else { Copies::ByReference };
                     let read = move |hub: &Hub<S>| hub.segments.after(lane, after, copies);
                     // A short tail is read from memory.
@@ -343,7 +344,9 @@ impl<S: Store> Shipper<S> {
             ShipError::Fault(_) | ShipError::Members(_) => {
                 tracing::error!(peer = self.name, channel, "nothing is shipped: {text}")
             }
-            ShipError::Incarnation | ShipError::Again(_) => tracing::info!(peer = self.name, channel, "dialling again: {text}"),
+            ShipError::Incarnation | ShipError::Again(_) => {
+                tracing::info!(peer = self.name, channel, "dialling again: {text}")
+            }
             _ => tracing::warn!(peer = self.name, channel, "not connected: {text}"),
         }
     }

@@ -216,7 +216,10 @@ impl Volume {
     /// the site. A length without a change is cut when the object is next opened, and hides nothing until then.
     pub(crate) fn make_room(&self, object: &Object<ObjectState>, size: u64, edit: &Edit) -> Result<(), FsError> {
         let after = size_after(size, edit);
-        if after <= size || after < LONG_BYTES || matches!(edit, Edit::Write { data: Data::Extent(_) | Data::Copy(_), .. }) {
+        if after <= size
+            || after < LONG_BYTES
+            || matches!(edit, Edit::Write { data: Data::Extent(_) | Data::Copy(_), .. })
+        {
             return Ok(());
         }
         object.set_len(after).map_err(disk("making an object longer"))

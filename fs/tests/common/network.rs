@@ -65,7 +65,15 @@ pub struct Network {
 impl Network {
     pub fn new(sites: usize) -> Self {
         let watermarks = (0..sites).map(|_| Default::default()).collect();
-        Self { watermarks, stable: Vec::new(), written: BTreeMap::new(), waits: 0, copied: 0, asked: 0, why: String::new() }
+        Self {
+            watermarks,
+            stable: Vec::new(),
+            written: BTreeMap::new(),
+            waits: 0,
+            copied: 0,
+            asked: 0,
+            why: String::new(),
+        }
     }
 
     /// The same links with more sites. Acknowledgements are made anew.
@@ -117,8 +125,7 @@ impl Network {
             assert!(
                 as_written,
                 "record {} of lane {lane} of site {} is not shipped as it was written",
-                shipped.record.seq,
-                from.id
+                shipped.record.seq, from.id
             );
         }
         records

@@ -242,13 +242,7 @@ impl Program {
     }
 
     /// Between any two files, or within one.
-    fn copy(
-        &mut self,
-        volume: &Volume,
-        rng: &mut Rng,
-        from: FileId,
-        to: FileId,
-    ) -> Result<Option<Written>, FsError> {
+    fn copy(&mut self, volume: &Volume, rng: &mut Rng, from: FileId, to: FileId) -> Result<Option<Written>, FsError> {
         let (source, target) = (volume.open(from, READ_WRITE)?, volume.open(to, READ_WRITE)?);
         let (from_size, to_size) = (volume.getattr(from)?.size, volume.getattr(to)?.size);
         let from_offset = rng.below(from_size / 2 + 1);
