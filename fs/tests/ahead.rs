@@ -6,6 +6,7 @@ use common::Site;
 use common::dump::check_rows;
 use common::work::{READ_WRITE, ROOT};
 use fs::replay::ReplayError;
+use fs::ship::Copies;
 use fs::types::SetAttr;
 use fs::volume::Volume;
 use proto::ids::{FileId, Lane, Seq};
@@ -17,7 +18,7 @@ fn records(from: &Site, to: &Site) -> Vec<Record> {
     let volume = from.volume();
     volume.wait_durable(volume.appended()).expect("durable");
     let after = to.volume().frontier(from.id, Lane::Normal).seq;
-    let read = volume.read_lane(Lane::Normal, after, 1 << 24).expect("the lane");
+    let read = volume.read_lane(Lane::Normal, after, 1 << 24, Copies::ByValue).expect("the lane");
     read.into_iter().map(|shipped| shipped.record).collect()
 }
 

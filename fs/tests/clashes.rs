@@ -8,6 +8,7 @@ use common::work::{READ_WRITE, ROOT};
 use common::{Rng, Site};
 use fs::error::FsError;
 use fs::replay::ReplayError;
+use fs::ship::Copies;
 use fs::types::{RenameMode, SetAttr};
 use fs::volume::Volume;
 use proto::hlc::Hlc;
@@ -30,7 +31,7 @@ fn send(from: &Site, to: &Site) -> Option<ReplayError> {
     let volume = from.volume();
     volume.wait_durable(volume.appended()).expect("durable");
     let after = to.volume().frontier(from.id, Lane::Normal).seq;
-    let records = volume.read_lane(Lane::Normal, after, 1 << 24).expect("the lane");
+    let records = volume.read_lane(Lane::Normal, after, 1 << 24, Copies::ByValue).expect("the lane");
     let records: Vec<_> = records.into_iter().map(|shipped| shipped.record).collect();
     to.volume().replay(from.id, volume.incarnation(), Lane::Normal, &records).stopped
 }
@@ -112,7 +113,7 @@ fn what_stands_over_a_cut_extent_is_not_taken_for_it_after_a_crash() {
     let handle = volume.open(attr.file, READ_WRITE).expect("opened");
     volume.write(handle, 50_000, &vec![3; 150_000], false).expect("overwritten");
     volume.wait_durable(volume.appended()).expect("durable");
-    let records = volume.read_lane(Lane::Normal, Seq::ZERO, 1 << 24).expect("the lane");
+    let records = volume.read_lane(Lane::Normal, Seq::ZERO, 1 << 24, Copies::ByValue).expect("the lane");
     let bytes: Vec<_> = records.iter().filter_map(|shipped| shipped.record.bytes()).collect();
     for (bytes, (value, len)) in bytes.iter().zip([(1, 200_000), (2, 150_000), (3, 150_000)]) {
         assert!(

@@ -1,4 +1,4 @@
-//! Space within files: reservations, holes, copies.
+//! Space within files: reservations and holes.
 
 use proto::record::Edit;
 
@@ -8,8 +8,6 @@ use crate::content::object::Object;
 use crate::error::FsError;
 use crate::types::{Allocate, HandleId, Invalidation, Whence};
 use crate::volume::{ObjectState, Volume};
-
-const COPY_BYTES: u64 = 1 << 20;
 
 impl Volume {
     /// Reserves space, makes a hole, or zeroes a range. `kill_suid` clears suid and sgid.
@@ -77,41 +75,5 @@ impl Volume {
             Whence::Hole => object.seek_hole(offset),
         };
         found.map_err(disk("seeking"))?.ok_or(FsError::BeyondEnd)
-    }
-
-    /// Copies bytes between files, up to where the first one ends when the copy begins; answers how many. `kill_suid` clears suid and sgid of the one
-    /// written.
-    pub fn copy_range(
-        &self,
-        from: HandleId,
-        from_offset: u64,
-        to: HandleId,
-        to_offset: u64,
-        len: u64,
-        kill_suid: bool,
-    ) -> Result<u64, FsError> {
-        let source = self.handle(from)?;
-        if !source.flags.read || !self.handle(to)?.flags.write {
-            return Err(FsError::BadHandle);
-        }
-        // Within one file the copy would otherwise go on with its own bytes.
-        let len = len.min(self.inode(source.file)?.size.saturating_sub(from_offset));
-        let mut copied = 0;
-        while copied < len {
-            let piece = (len - copied).min(COPY_BYTES) as u32;
-            let bytes = match self.read(from, from_offset.saturating_add(copied), piece) {
-                Err(_) if copied > 0 => break,
-                bytes => bytes?,
-            };
-            if bytes.is_empty() {
-                break;
-            }
-            match self.write(to, to_offset.saturating_add(copied), &bytes, kill_suid) {
-                // What was copied counts; the program meets the error when it goes on.
-                Err(_) if copied > 0 => break,
-                written => copied += u64::from(written?),
-            }
-        }
-        Ok(copied)
     }
 }
