@@ -18,7 +18,8 @@ fn copy(from: &Path, to: &Path) {
     let len = from.metadata().unwrap().len();
     let (mut at, mut to_at) = (0, 0);
     while at < len {
-        let copied = rustix::fs::copy_file_range(&from, Some(&mut at), &to, Some(&mut to_at), (len - at) as usize);
+        let rest = (len - at) as usize;
+        let copied = rustix::fs::copy_file_range(&from, Some(&mut at), &to, Some(&mut to_at), rest);
         assert!(copied.unwrap() > 0);
     }
 }
