@@ -312,7 +312,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
         }
         eventually(Duration::from_secs(60), "space comes back once the peer has the removals", || {
             let left = rustix::fs::statvfs(&cluster.site(0).mountpoint).unwrap();
-            let megabytes = left.f_bavail * left.f_frsize >> 20;
+            let megabytes = (left.f_bavail * left.f_frsize) >> 20;
             if megabytes > 100 { Ok(()) } else { Err(format!("{megabytes} MiB")) }
         });
     }
