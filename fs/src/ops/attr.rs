@@ -16,6 +16,10 @@ const GROUP_EXECUTE: u32 = 0o010;
 
 impl Volume {
     /// Sets attributes; the size first, as a change of content. One wait for all of it.
+    ///
+    /// With nothing to set it is a `chown` that leaves owner and group as they are: it clears suid like any other. The kernel asks for the same
+    /// before it writes to a file with suid, on behalf of whoever writes; so from others than the owner it does nothing, and their write itself
+    /// clears suid.
     pub fn setattr(&self, caller: Caller, file: FileId, set: SetAttr) -> Result<Attr, FsError> {
         let SetAttr { mode, uid, gid, size, atime, mtime } = set;
         if let Some(size) = size {
@@ -24,7 +28,8 @@ impl Volume {
             }
             self.edit(file, Edit::Truncate { size }, caller.uid != 0)?;
         }
-        if set.uid.or(set.gid).is_some() {
+        let clears_suid = uid.or(gid).is_some() || set == SetAttr::default() && self.owns(caller, file)?;
+        if clears_suid {
             self.drop_capabilities(file)?;
         }
         let txn = Txn::begin(self)?;
@@ -34,7 +39,7 @@ impl Volume {
             SetTime::Now => now,
             SetTime::At(time) => time,
         };
-        let perms = Some(new_perms(&inode, &set)).filter(|_| mode.or(uid).or(gid).is_some());
+        let perms = Some(new_perms(&inode, &set, clears_suid)).filter(|_| mode.is_some() || clears_suid);
         let (atime, mtime) = (atime.map(at), mtime.map(at));
         if perms.is_none() && atime.is_none() && mtime.is_none() {
             drop(txn);
@@ -55,12 +60,17 @@ impl Volume {
         }
         self.getattr(file)
     }
+
+    /// Who may change the mode.
+    fn owns(&self, caller: Caller, file: FileId) -> Result<bool, FsError> {
+        Ok(caller.uid == 0 || caller.uid == self.inode(file)?.perms.uid)
+    }
 }
 
 /// A change of owner clears suid and sgid unless the mode is set with it, as the kernel does for its own file systems.
-fn new_perms(inode: &Inode, set: &SetAttr) -> Perms {
+fn new_perms(inode: &Inode, set: &SetAttr, clears_suid: bool) -> Perms {
     let mut perms = inode.perms;
-    if (set.uid.is_some() || set.gid.is_some()) && !inode.is_dir() {
+    if clears_suid && !inode.is_dir() {
         perms.mode = without_suid(perms.mode);
     }
     perms.mode = set.mode.map_or(perms.mode, |mode| mode & 0o7777);

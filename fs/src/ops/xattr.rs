@@ -145,10 +145,10 @@ fn check_name(name: &[u8]) -> Result<(), FsError> {
         return Err(FsError::NotPermitted("this attribute is computed, and only read"));
     }
     let kept = [&b"user."[..], b"trusted.", b"security."];
-    if kept.iter().any(|namespace| name.starts_with(namespace)) {
-        Ok(())
-    } else {
-        Err(FsError::NotSupported("an extended attribute outside user, trusted and security"))
+    match kept.iter().find_map(|namespace| name.strip_prefix(*namespace)) {
+        Some([]) => Err(FsError::Invalid("an extended attribute without a name in its namespace")),
+        Some(_) => Ok(()),
+        None => Err(FsError::NotSupported("an extended attribute outside user, trusted and security")),
     }
 }
 
