@@ -428,8 +428,8 @@ impl<S: Store> Shipper<S> {
         let sync_at_ms = self.hub.state().peers.get(&self.peer).map_or(0, |progress| progress.sync_at_ms);
         let sync_use = match clock::steady_ms().saturating_sub(sync_at_ms) {
             _ if sync_at_ms == 0 => SyncUse::None,
-            ..SYNC_IN_USE_MS => SyncUse::Now,
-            ..SYNC_LATELY_MS => SyncUse::Lately,
+            since_ms if since_ms < SYNC_IN_USE_MS => SyncUse::Now,
+            since_ms if since_ms < SYNC_LATELY_MS => SyncUse::Lately,
             _ => SyncUse::None,
         };
         let connection = self.connection.as_mut().ok_or(ShipError::Closed)?;

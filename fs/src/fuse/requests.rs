@@ -211,8 +211,9 @@ impl Filesystem for Adapter {
         answer_xattr(result, reply);
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.volume.listxattr(file(ino)).map(|names| attributes::xattr_names(&names));
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let shown = |names: Vec<Bytes>| attributes::xattr_names(&attributes::xattrs_shown(names, caller(req)));
+        let names = self.volume.listxattr(file(ino)).map(shown);
         answer_xattr(names.and_then(|names| attributes::xattr_answer(names, size)), reply);
     }
 
