@@ -215,7 +215,8 @@ impl Window {
         let (base_us, queue_us) = (self.base_us(), self.queue_us);
         let (target_us, floor) = self.sync_use.bounds(base_us);
         self.target_us = target_us;
-        let fitting = u128::from(self.bytes) * u128::from(base_us + target_us) / u128::from((base_us + queue_us).max(1));
+        let fitting =
+            u128::from(self.bytes) * u128::from(base_us + target_us) / u128::from((base_us + queue_us).max(1));
         if queue_us > target_us {
             self.bytes = fitting as u64;
         } else if self.held_back && queue_us <= target_us / 2 {
