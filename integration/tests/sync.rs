@@ -297,7 +297,7 @@ fn writers_at_both_sites_never_hold_each_other_up() {
 fn o_sync_writers_of_one_file_at_both_sites_never_hold_each_other_up() {
     const LEN: usize = 8192;
     let cluster = Cluster::start(2, Options::default());
-    sync_state::make(cluster.site(0), "sync", &[("timeout", "20s")], &["b"], LIMIT);
+    sync_state::make(cluster.site(0), "sync", &[("timeout", "20s")], &["b"], SYNC_LIMIT);
     fs::write(cluster.site(0).path("sync/file"), vec![b'a'; LEN]).unwrap();
     let write = |site: usize| {
         // First opened for both, so that the kernel caches it.
