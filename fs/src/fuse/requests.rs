@@ -20,7 +20,6 @@ use super::answer::{answer_attr, answer_statfs, answer_written, answer_xattr, re
 use super::attributes;
 use super::convert::{self, GENERATION, OpenHandle, TTL, caller, file, file_attr, handle};
 use super::data::{self, WriteHow};
-use super::open_file::Opener;
 use super::session::negotiate;
 use crate::error::FsError;
 use crate::types::RenameMode;
@@ -231,18 +230,14 @@ impl Filesystem for Adapter {
 
     // -- files --
 
-    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let caller = caller(req);
-        let open =
-            move |on: &Opener| match on.open_file(caller, file(ino), flags.0, |object| reply.open_backing(object)) {
-                Ok((open, admitted)) => match &admitted.backing {
-                    Some(backing) => reply.opened_passthrough(open.encode(), admitted.flags, backing),
-                    None => reply.opened(open.encode(), admitted.flags),
-                },
-                Err(error) => reply.error(refusal(&error)),
-            };
-        // Only emptying it is a change.
-        if data::open_flags(flags.0).truncate { self.perform([ino], open) } else { open(&self.opener) }
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.opener.open_file(file(ino), flags.0, |object| reply.open_backing(object)) {
+            Ok((open, admitted)) => match &admitted.backing {
+                Some(backing) => reply.opened_passthrough(open.encode(), admitted.flags, backing),
+                None => reply.opened(open.encode(), admitted.flags),
+            },
+            Err(error) => reply.error(refusal(&error)),
+        }
     }
 
     fn create(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, flags: i32, reply: ReplyCreate) {
