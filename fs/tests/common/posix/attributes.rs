@@ -17,6 +17,16 @@ pub const COMPUTED: [&[u8]; 3] = [b"user.syncline.effective", b"user.syncline.st
 
 impl Posix {
     pub fn setattr(&mut self, by: Caller, ino: Ino, set: SetAttr) -> Answer {
+        if set == SetAttr::default() {
+            // `chown` that leaves owner and group as they are.
+            if by.uid == 0 || by.uid == self.node(ino)?.perms.uid {
+                let had_capabilities = self.drop_capabilities(ino)?;
+                if by.uid != 0 || !had_capabilities {
+                    self.clear_suid(ino)?;
+                }
+            }
+            return self.node(ino).map(drop);
+        }
         if let Some(size) = set.size {
             self.resize(ino, size, by.uid != 0)?;
         }
@@ -73,7 +83,9 @@ impl Posix {
     }
 
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Answer<Vec<u8>> {
-        self.node(ino)?.xattrs.get(name).cloned().ok_or(Errno::NODATA)
+        let node = self.node(ino)?;
+        check_kept(name)?;
+        node.xattrs.get(name).cloned().ok_or(Errno::NODATA)
     }
 
     pub fn removexattr(&mut self, ino: Ino, name: &[u8]) -> Answer {
@@ -90,6 +102,14 @@ fn check_xattr(name: &[u8]) -> Answer {
     if COMPUTED.contains(&name) {
         return Err(Errno::PERM);
     }
+    check_kept(name)
+}
+
+fn check_kept(name: &[u8]) -> Answer {
     let kept = [&b"user."[..], b"trusted.", b"security."];
-    if kept.iter().any(|namespace| name.starts_with(namespace)) { Ok(()) } else { Err(Errno::OPNOTSUPP) }
+    match kept.iter().find_map(|namespace| name.strip_prefix(*namespace)) {
+        None => Err(Errno::OPNOTSUPP),
+        Some(b"") => Err(Errno::INVAL),
+        Some(_) => Ok(()),
+    }
 }

@@ -39,7 +39,7 @@ impl Posix {
             Kind::Directory => return Err(Errno::ISDIR),
             _ => return Err(Errno::OPNOTSUPP),
         }
-        if flags.truncate && flags.write {
+        if flags.truncate {
             self.resize(ino, 0, false)?;
         }
         self.opens.insert(fd, Open { ino, flags });
@@ -123,11 +123,18 @@ impl Posix {
                 Arc::make_mut(&mut node.data)[offset as usize..end.min(size) as usize].fill(0);
             }
         }
+        if matches!(how, Allocate::Reserve { .. }) {
+            self.drop_capabilities(open.ino)?;
+            if kill {
+                self.clear_suid(open.ino)?;
+            }
+            // The file system below may come to show what is reserved as data.
+            self.node_mut(open.ino)?.pages.write(offset, end);
+        }
         match how {
             Allocate::Reserve { keep_size: false } | Allocate::Zero { keep_size: false } if end > size => {
                 self.resize(open.ino, end, kill)
             }
-            Allocate::Reserve { keep_size: false } => self.drop_capabilities(open.ino),
             _ => Ok(()),
         }
     }
@@ -183,8 +190,23 @@ impl Posix {
         Ok(())
     }
 
-    pub(super) fn drop_capabilities(&mut self, ino: Ino) -> Answer {
-        if self.node_mut(ino)?.xattrs.remove(CAPABILITIES).is_some() { self.touch(ino) } else { Ok(()) }
+    /// Whether there were any.
+    pub(super) fn drop_capabilities(&mut self, ino: Ino) -> Answer<bool> {
+        let had = self.node_mut(ino)?.xattrs.remove(CAPABILITIES).is_some();
+        if had {
+            self.touch(ino)?;
+        }
+        Ok(had)
+    }
+
+    pub(super) fn clear_suid(&mut self, ino: Ino) -> Answer {
+        let node = self.node_mut(ino)?;
+        let mode = without_suid(node.perms.mode);
+        if node.is_dir() || mode == node.perms.mode {
+            return Ok(());
+        }
+        node.perms.mode = mode;
+        self.touch(ino)
     }
 }
 
