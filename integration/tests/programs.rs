@@ -14,6 +14,8 @@ fn git(directory: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new("git");
     // Nothing of the user's own settings, and no matter who owns the directory.
     command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null").env("HOME", directory);
+    // What only looks writes nothing: `status` would take the index's lock at one site, which the other sees a moment later.
+    command.env("GIT_OPTIONAL_LOCKS", "0");
     command.args(["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "safe.directory=*"]);
     succeed(command.arg("-C").arg(directory).args(arguments))
 }
