@@ -62,7 +62,14 @@ impl Jobs<'_> {
             fio.args([format!("--rw={}", self.order), format!("--offset={offset}k"), format!("--size={kib}k")]);
             fio.args([format!("--ioengine={engine}"), format!("--direct={direct}")]);
             fio.arg(format!("--randseed={}", self.seed.wrapping_add(number as u64) >> 1));
-            fio.args(["--bs=16k", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--end_fsync=1"]);
+            fio.args([
+                "--bs=16k",
+                "--verify_state_save=0",
+                "--verify=crc32c",
+                "--verify_fatal=1",
+                "--do_verify=1",
+                "--end_fsync=1",
+            ]);
             if only_verify {
                 fio.arg("--verify_only=1");
             }
