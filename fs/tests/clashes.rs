@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::dump::{check_drained, check_rows, dump};
-use common::network::Network;
+use common::Site;
+use common::dump::{check_drained, check_rows};
+use common::exchange::{self, settle};
 use common::work::{READ_WRITE, ROOT};
-use common::{Rng, Site};
 use fs::error::FsError;
 use fs::replay::ReplayError;
 use fs::ship::Copies;
@@ -28,30 +28,7 @@ fn rename(site: &Site, parent: FileId, name: &str, to: FileId, new_name: &str) {
 
 /// Everything of one lane, as far as it goes.
 fn send(from: &Site, to: &Site) -> Option<ReplayError> {
-    let volume = from.volume();
-    volume.wait_durable(volume.appended()).expect("durable");
-    let after = to.volume().frontier(from.id, Lane::Normal).seq;
-    let records = volume.read_lane(Lane::Normal, after, 1 << 24, Copies::ByValue).expect("the lane");
-    let records: Vec<_> = records.into_iter().map(|shipped| shipped.record).collect();
-    to.volume().replay(from.id, volume.incarnation(), Lane::Normal, &records).stopped
-}
-
-fn settle(mut sites: Vec<Site>) -> Vec<Site> {
-    let (mut network, mut rng) = (Network::new(sites.len()), Rng::new(1));
-    network.settle(&sites, &mut rng);
-    network.drain(&sites);
-    for site in &mut sites {
-        check_rows(site, true);
-        check_drained(site);
-    }
-    let root = format!("inode {TOP}");
-    let mut dumps: Vec<_> = sites.iter().map(dump).collect();
-    dumps.iter_mut().for_each(|dump| drop(dump.lines.remove(&root)));
-    for other in &dumps[1..] {
-        let diff = dumps[0].diff(other);
-        assert!(diff.is_empty(), "{diff}");
-    }
-    sites
+    exchange::send(from, to, Copies::ByValue)
 }
 
 #[test]

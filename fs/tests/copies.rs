@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::dump::{check_drained, check_rows, dump};
-use common::network::Network;
+use common::exchange::{send, settle, shipped};
 use common::work::{READ_WRITE, ROOT};
 use common::{Rng, Site};
 use fs::replay::ReplayError;
@@ -11,7 +10,7 @@ use fs::ship::{Copies, ShipRecord};
 use fs::types::SetAttr;
 use fs::volume::Volume;
 use proto::ids::{FileId, Lane, Seq};
-use proto::record::{ContentHash, Record};
+use proto::record::ContentHash;
 
 const TOP: FileId = FileId::ROOT;
 const LEN: usize = 300_000;
@@ -51,21 +50,10 @@ fn read(volume: &Volume, name: &str) -> Vec<u8> {
     bytes
 }
 
-fn shipped(site: &Site, after: Seq, copies: Copies) -> Vec<ShipRecord> {
-    site.volume().wait_durable(site.volume().appended()).expect("durable");
-    site.volume().read_lane(Lane::Normal, after, 1 << 26, copies).expect("the lane")
-}
-
 /// How many records come as copies, and how many bytes with all records.
 fn weight(records: &[ShipRecord]) -> (usize, usize) {
     let copies = records.iter().filter(|shipped| shipped.record.copied().is_some()).count();
     (copies, records.iter().filter_map(|shipped| shipped.record.bytes()).map(|bytes| bytes.len()).sum())
-}
-
-fn send(from: &Site, to: &Site, copies: Copies) -> Option<ReplayError> {
-    let after = to.volume().frontier(from.id, Lane::Normal).seq;
-    let records: Vec<Record> = shipped(from, after, copies).into_iter().map(|shipped| shipped.record).collect();
-    to.volume().replay(from.id, from.volume().incarnation(), Lane::Normal, &records).stopped
 }
 
 /// As it has to be where the peer does not have the source: nothing of the record is applied, and all is well with its bytes.
@@ -74,24 +62,6 @@ fn refused_then_sent_whole(from: &Site, to: &Site) {
     assert_eq!(to.volume().frontier(from.id, Lane::Normal).seq, Seq(seq.0 - 1));
     assert!(matches!(send(from, to, Copies::ByReference), Some(ReplayError::NeedsBytes { .. })), "still so");
     assert!(send(from, to, Copies::ByValue).is_none());
-}
-
-fn settle(mut sites: Vec<Site>) -> Vec<Site> {
-    let (mut network, mut rng) = (Network::new(sites.len()), Rng::new(1));
-    network.settle(&sites, &mut rng);
-    network.drain(&sites);
-    for site in &mut sites {
-        check_rows(site, true);
-        check_drained(site);
-    }
-    let root = format!("inode {TOP}");
-    let mut dumps: Vec<_> = sites.iter().map(dump).collect();
-    dumps.iter_mut().for_each(|dump| drop(dump.lines.remove(&root)));
-    for other in &dumps[1..] {
-        let diff = dumps[0].diff(other);
-        assert!(diff.is_empty(), "{diff}");
-    }
-    sites
 }
 
 fn pair() -> Vec<Site> {

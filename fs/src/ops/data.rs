@@ -70,7 +70,8 @@ impl Volume {
         let mut written = 0;
         for piece in data.chunks(MAX_DATA_BYTES) {
             let at = if handle.flags.append { At::End } else { At::Offset(offset + written as u64) };
-            let room = self.need_room(piece.len() as u64);
+            // There is room for the first piece.
+            let room = if written == 0 { Ok(()) } else { self.need_room(piece.len() as u64) };
             match room.and_then(|()| self.write_piece(handle.file, at, piece, kill_suid)) {
                 Ok(()) => written += piece.len(),
                 Err(_) if written > 0 => break,

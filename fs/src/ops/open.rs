@@ -134,7 +134,7 @@ impl Volume {
             self.check_writer(&self.policies_of(file)?)?;
         }
         if flags.truncate {
-            // By root, or of a file that is not suid: else the truncation comes as `setattr`, which knows the caller.
+            // Programs' truncations come as `setattr`, which knows the caller.
             self.edit(file, Edit::Truncate { size: 0 }, false)?;
             self.settle_size(file)?;
         }

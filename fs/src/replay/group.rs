@@ -122,7 +122,7 @@ impl Volume {
             let objects = self.objects_of(records)?;
             let _locks: Vec<_> = objects.values().map(|object| object.write()).collect();
             let mut ahead = Ahead::default();
-            let made = match self.write_ahead((origin, lane), records, &objects) {
+            let made = match self.write_ahead((origin, incarnation, lane), records, &objects) {
                 Ok(written) => {
                     ahead = written;
                     self.make_locked(origin, incarnation, lane, records, &objects, &mut ahead)

@@ -3,6 +3,7 @@
 
 pub mod calls;
 pub mod dump;
+pub mod exchange;
 pub mod network;
 pub mod policies;
 pub mod posix;
