@@ -18,6 +18,7 @@ use proto::record::{Edit, MAX_DATA_BYTES, Record};
 
 use crate::active::MAPPED;
 use crate::content::holes::DataSegments;
+use crate::content::objects::Found;
 use crate::content::range_set::RangeSet;
 use crate::content::redo;
 use crate::error::FsError;
@@ -37,8 +38,8 @@ impl Volume {
         let mut edits: BTreeMap<FileId, Vec<Journalled>> = BTreeMap::new();
         let mut batches = 0u64;
         let mut gone = BTreeSet::new();
-        // The first edit of the last batch, by file.
-        let mut last = BTreeMap::new();
+        // Where the edits begin that an object may lack though the system went on running, by file.
+        let mut lacked = BTreeMap::new();
         for batch in recovered {
             let batch = batch.map_err(|error| FsError::Damaged(error.to_string()))?;
             batches += 1;
@@ -51,12 +52,15 @@ impl Volume {
             }
             if batch.header.kind != BatchKind::Saved {
                 let records = decode_records(batch.records)?;
-                last.clear();
+                lacked.retain(|_, (_, adopted)| *adopted);
                 for (file, effect) in state.effects {
                     let edits = edits.entry(file).or_default();
-                    last.entry(file).or_insert(edits.len());
+                    if batch.header.kind != BatchKind::Own {
+                        lacked.entry(file).or_insert((edits.len(), false));
+                    }
                     match effect {
                         Effect::Adopt { size, stage } => {
+                            lacked.insert(file, (edits.len(), true));
                             self.adopt_again(edits, size, StageId(stage), batch.header.lsn)?
                         }
                         effect => edits.push(journalled(effect, &records)?),
@@ -75,9 +79,10 @@ impl Volume {
         }
         let files = edits.len();
         for (file, mut edits) in edits {
-            // While the system runs, the object has all but what the last batch may lack; a mapping may have stored over the others since.
+            // Redone, they would take away what a mapping has stored over them since. Where the system went on running the object has them all, but for
+            // the last batch, and content that was adopted. An own call that the crash cut short need not be completed: what is found is shipped anew.
             if !power_lost && self.is_marked_mapped(file)? {
-                edits.drain(..last.get(&file).copied().unwrap_or(edits.len()));
+                edits.drain(..lacked.get(&file).map_or(edits.len(), |(from, _)| *from));
             }
             self.redo_object(file, edits)?;
         }
@@ -103,6 +108,26 @@ impl Volume {
         let bytes = |write: &redo::Rewrite<usize>| edits[write.source].read(write.source_offset, write.len);
         plan.run(&object, bytes).map_err(|error| FsError::Damaged(error.to_string()))?;
         state.checked = true;
+        Ok(())
+    }
+
+    /// After a power loss: the objects of files whose creation was lost with the end of the journal. Their ids are given again, and [`redo`] counts on
+    /// it that an object shows nothing that its file never had.
+    pub(crate) fn remove_orphans(&self) -> Result<(), FsError> {
+        let mut orphans = Vec::new();
+        for found in self.objects_dir.list().map_err(disk("listing the objects"))? {
+            if let Found::Object(file) = found.map_err(disk("listing the objects"))?
+                && self.rows.get(Table::Inode, &table::file_key(file))?.is_none()
+            {
+                orphans.push(file);
+            }
+        }
+        for file in &orphans {
+            self.remove_object(*file).map_err(disk("removing an object"))?;
+        }
+        if !orphans.is_empty() {
+            tracing::info!(objects = orphans.len(), "removed the objects of files whose creation was lost");
+        }
         Ok(())
     }
 

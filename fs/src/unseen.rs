@@ -144,6 +144,15 @@ impl Volume {
         self.unseen.files.lock().iter().map(|(file, watched)| (*file, watched.opens)).collect()
     }
 
+    /// The kernel reads pages for itself, to splice from a handle for reading and writing (`sendfile`): it asks for them even where reads are
+    /// direct, and would show them again when a mapping has stored into the object. They go as soon as they are read: the
+    /// kernel holds them locked until the answer, and drops them then.
+    pub fn drop_unseen_pages(&self, file: FileId, offset: u64, len: u32) {
+        if self.unseen.is_watched(file) {
+            self.invalidate_later(vec![Invalidation::Content { file, offset, len: u64::from(len) }]);
+        }
+    }
+
     /// Journals what mappings of all watched files have changed, where a look is due.
     pub fn look_for_unseen_writes(&self) {
         for (file, _) in self.watched_unseen() {

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use fuser::{Errno, FileHandle, INodeNo, ReplyCreate, ReplyEmpty, ReplyEntry};
+use fuser::{Errno, FileHandle, INodeNo, LockOwner, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry};
+use proto::ids::FileId;
 
 use super::answer::{answer_empty, refusal};
 use super::convert::{GENERATION, OpenHandle, TTL, file, file_attr};
@@ -13,7 +14,7 @@ use super::open_file::Opener;
 use super::opening::{Admitted, OpenFiles};
 use super::waits::Waits;
 use crate::error::FsError;
-use crate::types::Attr;
+use crate::types::{Attr, HandleId};
 use crate::volume::Volume;
 
 /// What answers the kernel.
@@ -68,6 +69,25 @@ impl Adapter {
     pub fn answer_later(&self, reply: ReplyEmpty, job: impl FnOnce(&Volume) -> Result<(), FsError> + Send + 'static) {
         let volume = self.volume.clone();
         self.waits.run(move || answer_empty(job(&volume), reply));
+    }
+
+    /// Who reads for a program names its `owner`; what the kernel reads for itself it keeps.
+    pub fn read_for(
+        &self,
+        owner: Option<LockOwner>,
+        file: FileId,
+        handle: HandleId,
+        offset: u64,
+        len: u32,
+        reply: ReplyData,
+    ) {
+        if owner.is_none() {
+            self.volume.drop_unseen_pages(file, offset, len);
+        }
+        match self.volume.read(handle, offset, len) {
+            Ok(bytes) => reply.data(&bytes),
+            Err(error) => reply.error(refusal(&error)),
+        }
     }
 
     /// What the handle lists.

@@ -6,7 +6,7 @@ use rustix::fs::XattrFlags;
 
 use super::convert::time_from_request;
 use crate::error::FsError;
-use crate::types::{SetAttr, SetTime, XattrMode};
+use crate::types::{Caller, SetAttr, SetTime, XattrMode};
 
 /// A SETATTR's fields. The kernel's change time is left out: the volume's clock sets it.
 pub fn set_attr(
@@ -77,6 +77,12 @@ pub fn xattr_answer(bytes: Bytes, room: u32) -> Result<XattrAnswer, FsError> {
     }
 }
 
+/// The names that are listed for a caller: `trusted.` is for root, who alone may read it. The kernel leaves that to the file system.
+pub fn xattrs_shown(mut names: Vec<Bytes>, caller: Caller) -> Vec<Bytes> {
+    names.retain(|name| caller.uid == 0 || !name.starts_with(b"trusted."));
+    names
+}
+
 /// Names as listxattr gives them, each ended by NUL.
 pub fn xattr_names(names: &[Bytes]) -> Bytes {
     names.iter().flat_map(|name| name.iter().copied().chain([0])).collect::<Vec<u8>>().into()
@@ -135,6 +141,15 @@ mod tests {
         assert!(matches!(xattr_missing(b"security.selinux", FsError::NoXattr), FsError::NotSupported(_)));
         assert!(matches!(xattr_missing(b"security.selinux", FsError::NotFound), FsError::NotFound));
         assert!(matches!(xattr_missing(b"user.x", FsError::NoXattr), FsError::NoXattr));
+    }
+
+    #[test]
+    fn only_root_is_told_of_trusted_attributes() {
+        let names = || ["security.a", "trusted.a", "user.trusted.a"].map(Bytes::from).to_vec();
+        let root = Caller { uid: 0, gid: 5 };
+        let user = Caller { uid: 5, gid: 0 };
+        assert_eq!(xattrs_shown(names(), root), names());
+        assert_eq!(xattrs_shown(names(), user), ["security.a", "user.trusted.a"]);
     }
 
     #[test]

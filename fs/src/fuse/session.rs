@@ -261,12 +261,12 @@ impl Drop for MountedSession {
 /// | PARALLEL_DIROPS | lookups and listings of one directory at once |
 /// | DO_READDIRPLUS, READDIRPLUS_AUTO | `ls -l` in one go, `ls` without attributes |
 /// | ASYNC_DIO | several requests of one O_DIRECT call at once |
-/// | ATOMIC_O_TRUNC | opening with O_TRUNC is one request |
 /// | HANDLE_KILLPRIV_V2 | no GETXATTR for each write; the volume clears suid, sgid and file capabilities |
 /// | CACHE_SYMLINKS | a link's target never changes |
 /// | EXPLICIT_INVAL_DATA | pages go when replay says which, not all of them when the size has changed |
 ///
-/// Not asked for: WRITEBACK_CACHE (excludes passthrough, hides writes and their order, overrides sizes and times that replay
+/// Not asked for: ATOMIC_O_TRUNC (a program that runs would lose its text to an open for reading with O_TRUNC before the kernel refuses that, and
+/// the caller's right to keep suid is not told); WRITEBACK_CACHE (excludes passthrough, hides writes and their order, overrides sizes and times that replay
 /// brings); AUTO_INVAL_DATA (own writes would drop own pages); POSIX_ACL; POSIX_LOCKS and FLOCK_LOCKS (the kernel's own locks serve
 /// all programs at a site); DIRECT_IO_ALLOW_MMAP (no open is direct without being passed through, and it would flush at each direct
 /// request); EXPORT_SUPPORT.
@@ -275,7 +275,6 @@ pub(super) fn negotiate(config: &mut KernelConfig, stack_depth: u32) -> bool {
         | InitFlags::FUSE_DO_READDIRPLUS
         | InitFlags::FUSE_READDIRPLUS_AUTO
         | InitFlags::FUSE_ASYNC_DIO
-        | InitFlags::FUSE_ATOMIC_O_TRUNC
         | InitFlags::FUSE_HANDLE_KILLPRIV_V2
         | InitFlags::FUSE_CACHE_SYMLINKS
         | InitFlags::FUSE_EXPLICIT_INVAL_DATA;

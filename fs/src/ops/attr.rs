@@ -17,6 +17,9 @@ const GROUP_EXECUTE: u32 = 0o010;
 impl Volume {
     /// Sets attributes; the size first, as a change of content. One wait for all of it.
     pub fn setattr(&self, caller: Caller, file: FileId, set: SetAttr) -> Result<Attr, FsError> {
+        if set == SetAttr::default() {
+            return self.change_nothing(caller, file);
+        }
         let SetAttr { mode, uid, gid, size, atime, mtime } = set;
         if let Some(size) = size {
             if mode.or(uid).or(gid).is_some() || atime.or(mtime).is_some() {
@@ -54,6 +57,36 @@ impl Volume {
             commit_and_settle(txn, &scope, op, touched, &[file])?;
         }
         self.getattr(file)
+    }
+
+    /// What the kernel means by no change: that suid, sgid and capabilities go, where they are the caller's to take.
+    ///
+    /// With HANDLE_KILLPRIV_V2 it leaves that to the volume: at a chown that names neither owner nor group, and before a change of content by who may
+    /// not keep them, which then clears them anyway. A chown by others is none of their business, and of root's changes of content the kernel speaks
+    /// only if there are capabilities.
+    fn change_nothing(&self, caller: Caller, file: FileId) -> Result<Attr, FsError> {
+        if caller.uid == 0 || caller.uid == self.inode(file)?.perms.uid {
+            let had_capabilities = self.drop_capabilities(file)?;
+            let kills_suid = caller.uid != 0 || !had_capabilities;
+            if kills_suid && self.clear_suid(file)? {
+                self.settle_file(file)?;
+            }
+        }
+        self.getattr(file)
+    }
+
+    /// Takes suid and sgid from a file, without waiting for other sites. Whether it had any.
+    pub(crate) fn clear_suid(&self, file: FileId) -> Result<bool, FsError> {
+        let txn = Txn::begin(self)?;
+        let inode = txn.existing(file)?;
+        let mode = without_suid(inode.perms.mode);
+        if inode.is_dir() || mode == inode.perms.mode {
+            return Ok(false);
+        }
+        let perms = Some(Perms { mode, ..inode.perms });
+        let scope = Scope::of(&txn, &[file])?;
+        let op = Op::SetAttr { file, perms, atime: None, mtime: None, time: txn.now() };
+        commit(txn, &scope, op, inode.stamps()).map(|_| true)
     }
 }
 
