@@ -26,6 +26,7 @@ use crate::meta::{self, Meta};
 use crate::ops::{Departures, Holders};
 use crate::pins::Pins;
 use crate::policy::cache::Policies;
+use crate::replay::SecondLooks;
 use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
@@ -104,6 +105,7 @@ pub struct Volume {
     pub(crate) policies: Policies,
     pub(crate) visible: Visible,
     pub(crate) holders: Holders,
+    pub(crate) second_looks: SecondLooks,
     pub(crate) fold: Arc<FoldSignal>,
     /// Held during a fold: one at a time.
     pub(crate) folding: Mutex<()>,
@@ -208,6 +210,7 @@ impl Volume {
             held: Mutex::default(),
             active: Active::default(),
             unseen: Unseen::default(),
+            second_looks: SecondLooks::default(),
             acknowledged: Acknowledged::default(),
             board: Arc::default(),
             sync_in_use: InUse::default(),

@@ -228,3 +228,32 @@ fn names_that_another_site_replaces_are_never_stale() {
     assert!(calls.load(Relaxed) > 100);
     cluster.assert_converges();
 }
+
+/// A name that comes and goes by the other site's doing while programs here create it, or open it if it is there: they get a file, always.
+#[test]
+fn what_is_created_or_opened_is_never_stale() {
+    let beside = Beside::start();
+    let [here, there] = [0, 1].map(|site| beside.cluster.site(site).path("toggled"));
+    let end = Instant::now() + Duration::from_millis(number_from_env(STALE_VARIABLE, 4_000));
+    thread::scope(|scope| {
+        for number in 0..3 {
+            let (here, there) = (&here, &there);
+            scope.spawn(move || {
+                while Instant::now() < end {
+                    let opened = OpenOptions::new().write(true).create(true).truncate(false).open(here);
+                    opened.unwrap_or_else(|error| panic!("{error}"));
+                    if number == 0 {
+                        let _ = fs::remove_file(here);
+                    }
+                }
+            });
+            scope.spawn(move || {
+                while Instant::now() < end {
+                    let _ = rustix::fs::mknodat(CWD, there, FileType::RegularFile, MODE, 0);
+                    let _ = fs::remove_file(there);
+                }
+            });
+        }
+    });
+    beside.cluster.assert_converges();
+}

@@ -131,7 +131,7 @@ pub fn answer_created(
             }
         }
         // The name came by replay after the kernel saw that it was missing. ESTALE makes the kernel look again and open
-        // what is there, by its permissions; an open from here would go past them.
+        // what is there, by its permissions; an open from here would go past them. It is kept for that.
         Err(FsError::Exists) if !exclusive => reply.error(Errno::ESTALE),
         Err(error) => reply.error(refusal(&error)),
     }

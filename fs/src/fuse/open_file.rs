@@ -15,6 +15,9 @@ use crate::error::FsError;
 use crate::types::{Attr, Caller, HandleId, OpenFlags};
 use crate::volume::Volume;
 
+/// How often a name that comes and goes is met by who creates it.
+const CREATE_TRIES: u32 = 16;
+
 /// Opens files: what that needs, to be taken to another thread.
 #[derive(Clone)]
 pub struct Opener {
@@ -49,7 +52,16 @@ impl Opener {
     ) -> Result<(Attr, OpenHandle, Admitted), FsError> {
         // There is nothing to truncate in a new file.
         let wanted = OpenFlags { truncate: false, ..data::open_flags(flags) };
-        let (attr, handle) = self.volume.create_open(caller, parent, name, mode, wanted)?;
+        let mut tries = CREATE_TRIES;
+        let (attr, handle) = loop {
+            tries -= 1;
+            match self.volume.create_open(caller, parent, name, mode, wanted) {
+                // It came by replay after the kernel saw that it was missing, and is gone again.
+                Err(FsError::Exists)
+                    if !data::exclusive(flags) && tries > 0 && !self.volume.keep_for_second_look(parent, name)? => {}
+                made => break made?,
+            }
+        };
         let admitted = self.admit(attr.file, handle, flags, register)?;
         Ok((attr, OpenHandle { handle, append: wanted.append, sync: wanted.sync }, admitted))
     }

@@ -5,6 +5,7 @@ use proto::ids::FileId;
 use proto::name::{Name, NameError};
 use proto::record::{Kind, MAX_TARGET_BYTES, Move, Op, Perms, SeenEntry};
 
+use super::open::Kept;
 use super::{Scope, commit_and_settle, touched};
 use crate::error::FsError;
 use crate::store::table::{self, Table};
@@ -22,6 +23,18 @@ const MAX_LINKS: u32 = 65_000;
 impl Volume {
     /// `mknod`, `mkdir`, `symlink`: a new inode of this kind with its first name. `mode` has the umask applied.
     pub fn create(&self, caller: Caller, parent: FileId, name: &[u8], kind: Kind, mode: u32) -> Result<Attr, FsError> {
+        self.create_kept(caller, parent, name, kind, mode).map(|(attr, _)| attr)
+    }
+
+    /// While it waits for other sites, they may remove the file.
+    fn create_kept(
+        &self,
+        caller: Caller,
+        parent: FileId,
+        name: &[u8],
+        kind: Kind,
+        mode: u32,
+    ) -> Result<(Attr, Kept<'_>), FsError> {
         let name = check_name(name)?;
         if let Kind::Symlink(target) = &kind {
             if target.is_empty() {
@@ -32,6 +45,8 @@ impl Volume {
             }
         }
         self.need_room(0)?;
+        // Dropped after the transaction.
+        let kept;
         let mut txn = Txn::begin(self)?;
         let directory = directory(&txn, parent)?;
         if !txn.candidates(parent, name.as_bytes())?.is_empty() {
@@ -39,12 +54,13 @@ impl Volume {
         }
         let perms = new_perms(caller, &directory, &kind, mode);
         let file = txn.new_file()?;
+        kept = self.keep(file);
         let time = txn.now();
         let scope = Scope::of(&txn, &[parent])?;
         let touched = touched::place(&txn, &directory)?;
         let op = Op::Create { file, parent, name, kind, perms, time };
         commit_and_settle(txn, &scope, op, touched, &[parent])?;
-        self.getattr(file)
+        Ok((self.getattr(file)?, kept))
     }
 
     /// `open` with `O_CREAT` of a name that is not there.
@@ -56,7 +72,7 @@ impl Volume {
         mode: u32,
         flags: OpenFlags,
     ) -> Result<(Attr, HandleId), FsError> {
-        let attr = self.create(caller, parent, name, Kind::Regular, mode)?;
+        let (attr, _kept) = self.create_kept(caller, parent, name, Kind::Regular, mode)?;
         let handle = self.open(attr.file, OpenFlags { truncate: false, ..flags })?;
         Ok((attr, handle))
     }

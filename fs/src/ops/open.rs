@@ -77,7 +77,25 @@ impl Holders {
     }
 }
 
+/// Keeps an inode until it is dropped.
+pub(super) struct Kept<'a> {
+    volume: &'a Volume,
+    file: FileId,
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.volume.forget(self.file, 1);
+    }
+}
+
 impl Volume {
+    /// Whatever other sites do to it meanwhile. Not to be dropped under the writer's lock.
+    pub(super) fn keep(&self, file: FileId) -> Kept<'_> {
+        self.remember(file);
+        Kept { volume: self, file }
+    }
+
     /// The kernel holds one more reference on the inode.
     pub fn remember(&self, file: FileId) {
         *self.holders.inner.lock().lookups.entry(file).or_default() += 1;
@@ -106,6 +124,7 @@ impl Volume {
     pub fn open(&self, file: FileId, flags: OpenFlags) -> Result<HandleId, FsError> {
         // The handle comes first: from now on the file is held, and is not reclaimed under the look at it.
         let handle = self.holders.open(file, flags);
+        self.second_looks.end(file);
         let opened = self.check_open(file, flags);
         if opened.is_err() {
             self.holders.close(handle);

@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use proto::hlc::Stamp;
 use proto::ids::{FileId, Incarnation, Lane, LanePoint, Position, Seq, SiteId};
 use proto::record::{ContentChange, Data, Edit, Kind, Op, Record};
 
 use super::ahead::Ahead;
+use super::second_look::PATIENCE;
 use super::{ReplayError, Replayed};
 use crate::content::object::Object;
 use crate::error::FsError;
@@ -96,7 +98,7 @@ impl Volume {
             }
             _ => first_group(records),
         };
-        let made = self.make_group(origin, incarnation, lane, records);
+        let made = self.make_group(origin, incarnation, lane, records, Instant::now() + PATIENCE);
         let applied = made.as_ref().map_or(0, |group| group.applied);
         // Once the site has stopped, what did not become visible may be journalled.
         if applied < records.len() && self.check_writable().is_ok() {
@@ -111,7 +113,9 @@ impl Volume {
         incarnation: Incarnation,
         lane: Lane,
         records: &[Record],
+        patience: Instant,
     ) -> Result<Group, ReplayError> {
+        self.second_looks.wait(records, patience);
         if self.is_held(origin, lane) {
             return Err(ReplayError::Levelling);
         }
@@ -125,7 +129,7 @@ impl Volume {
             let made = match self.write_ahead((origin, incarnation, lane), records, &objects) {
                 Ok(written) => {
                     ahead = written;
-                    self.make_locked(origin, incarnation, lane, records, &objects, &mut ahead)
+                    self.make_locked((origin, incarnation, lane), records, &objects, &mut ahead, patience)
                 }
                 Err(error) => Err(error.into()),
             };
@@ -138,22 +142,25 @@ impl Volume {
         };
         match made {
             Made::Group(group) => Ok(group),
-            Made::Again => self.make_group(origin, incarnation, lane, records),
-            Made::OnlyFirst(count) => self.make_group(origin, incarnation, lane, &records[..count]),
+            Made::Again => self.make_group(origin, incarnation, lane, records, patience),
+            Made::OnlyFirst(count) => self.make_group(origin, incarnation, lane, &records[..count], patience),
         }
     }
 
     /// Under the locks of the objects.
     fn make_locked(
         &self,
-        origin: SiteId,
-        incarnation: Incarnation,
-        lane: Lane,
+        (origin, incarnation, lane): (SiteId, Incarnation, Lane),
         records: &[Record],
         objects: &BTreeMap<FileId, Arc<Object<ObjectState>>>,
         ahead: &mut Ahead,
+        patience: Instant,
     ) -> Result<Made, ReplayError> {
         let txn = Txn::begin(self)?;
+        // Under the writer's lock nobody begins one.
+        if self.second_looks.concern(records) && Instant::now() < patience {
+            return Ok(Made::Again);
+        }
         // Under the writer's lock nobody begins to hold it.
         if self.is_held(origin, lane) {
             return Err(ReplayError::Levelling);
@@ -267,7 +274,7 @@ impl Volume {
 /// What came of the attempt to make a group.
 enum Made {
     Group(Group),
-    /// Nothing: it needs objects that were not looked for.
+    /// Nothing: it needs objects that were not looked for, or a program looks again at what it changes.
     Again,
     /// Nothing: only so many of its records can be made.
     OnlyFirst(usize),

@@ -5,9 +5,11 @@ mod copied;
 mod group;
 mod reclaim;
 mod repair;
+mod second_look;
 
 use proto::ids::{LanePoint, Position, Seq};
 
+pub use self::second_look::SecondLooks;
 use crate::error::FsError;
 use crate::journal::Lsn;
 
