@@ -18,6 +18,8 @@ use crate::site::{self, Site};
 const KEEP_VARIABLE: &str = "SYNCLINE_TEST_KEEP";
 /// Seconds after which a test counts as hung.
 const LIMIT_VARIABLE: &str = "SYNCLINE_TEST_LIMIT_S";
+/// Starts every cluster as with [`Options::cached`].
+const CACHED_VARIABLE: &str = "SYNCLINE_TEST_CACHED";
 /// How long sites may take to get level when nothing is in their way.
 const LEVEL_LIMIT: Duration = Duration::from_secs(120);
 
@@ -30,6 +32,8 @@ pub struct Options {
     pub limit: Option<Duration>,
     /// Whether the sites dial each other without a proxy between them: for figures of an idle network.
     pub direct: bool,
+    /// Whether everything passes the daemons, as where they are not root's.
+    pub cached: bool,
 }
 
 /// Running sites. Dropping it stops, unmounts and removes everything.
@@ -39,6 +43,7 @@ pub struct Cluster {
     sites: Vec<Site>,
     network: Arc<Network>,
     directory: Option<TempDir>,
+    cached: bool,
 }
 
 impl Cluster {
@@ -54,6 +59,9 @@ impl Cluster {
             } else {
                 let token = cluster.sites[0].invite();
                 cluster.sites[index].join(&token);
+            }
+            if cluster.cached {
+                cluster.sites[index].configure("#passthrough = true", "passthrough = false");
             }
             cluster.start_site(index);
         }
@@ -73,7 +81,13 @@ impl Cluster {
         };
         let sites = (0..n).map(new_site).collect();
         let limit = options.limit.unwrap_or(Duration::from_secs(number_from_env(LIMIT_VARIABLE, 900)));
-        Self { watchdog: Watchdog::start(limit), sites, network, directory: Some(directory) }
+        let cached = options.cached || std::env::var_os(CACHED_VARIABLE).is_some();
+        Self { watchdog: Watchdog::start(limit), sites, network, directory: Some(directory), cached }
+    }
+
+    /// Whether everything passes the daemons.
+    pub fn is_cached(&self) -> bool {
+        self.cached
     }
 
     /// The sites.

@@ -90,6 +90,13 @@ impl Site {
         succeed(self.identity(command));
     }
 
+    /// Puts something else in place of what is in its configuration.
+    pub fn configure(&self, old: &str, new: &str) {
+        let text = std::fs::read_to_string(&self.config).or_fail("cannot read the configuration");
+        assert!(text.contains(old), "the configuration has no {old}");
+        std::fs::write(&self.config, text.replace(old, new)).or_fail("cannot write the configuration");
+    }
+
     /// Adds the options that `init` and `join` have in common.
     pub fn identity<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let (listen, public) = (self.network.listen_address(self.index), self.network.public_address(self.index));

@@ -102,7 +102,11 @@ fn assert_level(cluster: &Cluster, names: &[String], mix: Mix) {
 }
 
 fn start() -> Cluster {
-    let cluster = Cluster::start(2, Options::default());
+    start_with(Options::default())
+}
+
+fn start_with(options: Options) -> Cluster {
+    let cluster = Cluster::start(2, options);
     fs::create_dir(cluster.site(0).path(DIRECTORY)).unwrap();
     cluster.wait_level();
     cluster
@@ -154,7 +158,16 @@ fn disturb(directory: &Path, mut seed: Seed, end: &AtomicBool) -> u64 {
 
 #[test]
 fn while_the_other_site_changes_the_directory() {
-    let cluster = start();
+    exercise_beside_changes(start());
+}
+
+/// As on older kernels, and where the daemon is not root's.
+#[test]
+fn where_nothing_is_passed_through() {
+    exercise_beside_changes(start_with(Options { cached: true, ..Options::default() }));
+}
+
+fn exercise_beside_changes(cluster: Cluster) {
     let mut seed = Seed::new(Seed::from_env("SYNCLINE_SEED"));
     for first in [First::ForBoth, First::ForReading] {
         let end = AtomicBool::new(false);

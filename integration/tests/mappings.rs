@@ -441,11 +441,12 @@ fn a_daemon_that_is_killed_takes_no_store_with_it() {
         program.run(&format!("map m f shared {LEN}"));
         program.run("store m 10 98 2");
         program.run("msync m");
+        let of_object = passed_through && !cluster.is_cached();
         // The last that is journalled is older than what is stored over it.
         program.run("write f 40 120 2");
         program.run("store m 41 102 2");
         program.run("msync m");
-        if passed_through {
+        if of_object {
             program.run("store m 20 99 2");
         }
         cluster.crash_site(0);
@@ -453,7 +454,7 @@ fn a_daemon_that_is_killed_takes_no_store_with_it() {
         let there = cluster.site(1).path(mode);
         await_bytes(&there, 9, b"abba", mode);
         await_bytes(&there, 39, b"axffa", mode);
-        if passed_through {
+        if of_object {
             await_bytes(&there, 19, b"acca", "what was not synced");
             // The mapping is of the object, and outlived the daemon.
             for (offset, byte) in [(30, b'd'), (8000, b'e')] {

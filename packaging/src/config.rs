@@ -70,6 +70,8 @@ pub struct Config {
     /// Whether users other than the daemon's may use the mount (always with the kernel's permission checks); absent:
     /// where that is allowed.
     pub allow_other: Option<bool>,
+    /// Whether the kernel may read content itself, where it can.
+    pub passthrough: bool,
     /// Bytes that may be under way to one peer.
     pub window_bytes: u64,
     /// Where metrics can be read; absent: nowhere.
@@ -98,6 +100,7 @@ impl Config {
             max_clock_drift: Duration::from_secs(60),
             threads: None,
             allow_other: None,
+            passthrough: true,
             window_bytes: 16 << 20,
             metrics: None,
             weights: Weights::default(),

@@ -171,7 +171,8 @@ fn start(
         runtime.block_on(peers.shutdown(SHUTDOWN_LIMIT));
         return Err(error.into());
     }
-    let options = MountOptions { threads: config.threads, allow_other: config.allow_other, ..MountOptions::default() };
+    let options =
+        MountOptions { threads: config.threads, passthrough: config.passthrough, allow_other: config.allow_other };
     match fs::fuse::mount(volume.clone(), mountpoint, &options) {
         Ok(session) => Ok(Site { config, volume: volume.clone(), peers, session, started: Instant::now() }),
         Err(error) => {

@@ -61,7 +61,8 @@ pub fn run(plan: &Plan, report: &mut Report) {
             fs::create_dir_all(parent).or_fail(parent.display());
         }
         let limit = Some(LEVEL_LIMIT * 6);
-        let cluster = Cluster::start(2, Options { stores: vec![store_a, store_b], limit, direct });
+        let cluster =
+            Cluster::start(2, Options { stores: vec![store_a, store_b], limit, direct, ..Options::default() });
         let mut bench = Bench { cluster, plan: &plan.sync, baseline, report };
         if direct {
             bench.near(plan.repetitions)

@@ -39,6 +39,9 @@ pub fn config(blame: &Blame<'_>, raw: RawConfig) -> Result<Config, ConfigError> 
     if let Some(given) = raw.mount.allow_other {
         config.allow_other = Some(given.into_inner());
     }
+    if let Some(given) = raw.mount.passthrough {
+        config.passthrough = given.into_inner();
+    }
     if let Some(given) = raw.replication.window {
         config.window_bytes = within(blame, "window", given, Size(1 << 20)..=Size(1 << 30))?.0;
     }

@@ -47,6 +47,7 @@ max_drift = "10s"
 [mount]
 threads = 3
 allow_other = false
+passthrough = false
 [replication]
 window = "2MiB"
 [lanes]
@@ -80,6 +81,7 @@ level = "debug"
         max_clock_drift: Duration::from_secs(10),
         threads: Some(3),
         allow_other: Some(false),
+        passthrough: false,
         window_bytes: 2 << 20,
         metrics: Some("[::1]:9400".parse().unwrap()),
         weights: Weights { high: 9, normal: 3, bulk: 2 },

@@ -99,6 +99,8 @@ advertise = "{advertise}"
 # Whether other users may use the mount; permissions are always checked. By default where it is allowed: for a daemon
 # of root, or if /etc/fuse.conf says user_allow_other.
 #allow_other = true
+# Whether the kernel may read content itself, where it can (Linux 6.9 or later, a daemon of root).
+#passthrough = true
 
 [replication]
 # How many bytes may be under way to one peer: at least bandwidth times round-trip time.

@@ -58,6 +58,7 @@ pub struct RawClock {
 pub struct RawMount {
     pub threads: Option<Place<usize>>,
     pub allow_other: Option<Place<bool>>,
+    pub passthrough: Option<Place<bool>>,
 }
 
 /// `[replication]`
