@@ -26,6 +26,7 @@ use crate::meta::{self, Meta};
 use crate::ops::{Departures, Holders};
 use crate::pins::Pins;
 use crate::policy::cache::Policies;
+use crate::removals::Removals;
 use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
@@ -93,6 +94,7 @@ pub struct Volume {
     /// What replay leaves alone while a peer's state is being taken in.
     pub(crate) held: Mutex<Held>,
     pub(crate) active: Active,
+    pub(crate) removals: Removals,
     pub(crate) unseen: Unseen,
     /// How far this site's lanes have come at the peers.
     pub(crate) acknowledged: Acknowledged,
@@ -207,6 +209,7 @@ impl Volume {
             pins: Mutex::default(),
             held: Mutex::default(),
             active: Active::default(),
+            removals: Removals::default(),
             unseen: Unseen::default(),
             acknowledged: Acknowledged::default(),
             board: Arc::default(),
@@ -228,7 +231,7 @@ impl Volume {
         // Until recovery is through, the old boot id stays, so that a recovery that is cut short knows of the power loss again.
         let until_recovered = if power_lost { last.boot.clone() } else { boot.clone() };
         meta::Run { clean: false, boot: until_recovered, ..last.clone() }.save(&volume.db)?;
-        volume.redo_journal(recovered)?;
+        volume.redo_journal(recovered, power_lost)?;
         volume.load_histories()?;
         if volume.is_joining()? {
             return Err(OpenError::Joining { store: store.to_owned() });
@@ -261,6 +264,7 @@ impl Volume {
         let (signal, weak): (_, Weak<_>) = (Arc::clone(&volume.fold), Arc::downgrade(&volume));
         let thread = std::thread::Builder::new().name("fold".into()).spawn(move || fold::run(&signal, &weak));
         *volume.thread.lock() = Some(thread.map_err(io("start a thread for", store))?);
+        volume.fold.removals_wait();
         Ok(volume)
     }
 

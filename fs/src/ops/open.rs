@@ -196,6 +196,7 @@ impl Volume {
     /// use, under the object's lock, so no write in flight is cut.
     pub(crate) fn object(&self, file: FileId) -> Result<Arc<Object<ObjectState>>, FsError> {
         let disk = |source| FsError::Disk { what: "opening an object", source };
+        self.finish_removal(file)?;
         let object = match self.objects.find(file).map_err(disk)? {
             Some(object) => object,
             // Not without an inode: nothing would ever remove it.

@@ -145,6 +145,14 @@ impl Site {
         self.start();
     }
 
+    /// Everything that was written to objects is there, and of the journal what was durable.
+    pub fn lose_power(&mut self) {
+        let durable = self.volume().durable();
+        self.crash();
+        power::lose(self.path(), durable.max(power::checkpoint(self.path())));
+        self.start();
+    }
+
     pub fn restart(&mut self, cleanly: bool) {
         if cleanly {
             self.volume().close().expect("closed");

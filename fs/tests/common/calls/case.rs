@@ -69,9 +69,6 @@ pub struct Case {
     fold: Option<JoinHandle<()>>,
     /// The model after each step since the start, and the last batch then. Only where the power is lost.
     past: Vec<(Lsn, Posix)>,
-    /// The last batch after the last step that may have cut or removed an object. Such a step is not lost: where a cut reaches the disk and its
-    /// batch does not, with an extent that is not acknowledged in the object, the store does not open.
-    cut: Lsn,
     /// The last batch of the last change to a file.
     changed: BTreeMap<Ino, Lsn>,
 }
@@ -107,7 +104,6 @@ impl Case {
             rng: Rng::new(seed.wrapping_mul(77)),
             fold: None,
             past: Vec::new(),
-            cut: Lsn(0),
             changed: BTreeMap::new(),
         };
         case.started();
@@ -151,9 +147,6 @@ impl Case {
             Step::Deliver { all: true } => self.replicate(),
             Step::RestartReplica { cleanly } => self.sites[1].restart(*cleanly),
             Step::LosePower { keep } => self.lose_power(*keep),
-        }
-        if cuts(step) {
-            self.cut = self.volume().appended();
         }
         if self.shape.with == With::PowerLosses {
             self.past.push((self.volume().appended(), self.model.clone()));
@@ -252,7 +245,7 @@ impl Case {
         self.sites[0].crash();
         // A fold of the background may have come in between.
         let folded = power::checkpoint(self.sites[0].path());
-        past.retain(|(lsn, _)| *lsn >= durable.max(folded).max(self.cut));
+        past.retain(|(lsn, _)| *lsn >= durable.max(folded));
         past.drain(..(keep % past.len() as u64) as usize);
         power::lose(self.sites[0].path(), past[0].0);
         self.sites[0].start();
@@ -295,15 +288,6 @@ impl Case {
             self.sites.iter_mut().for_each(check_drained);
         }
         (0..self.sites.len()).for_each(|at| self.check_site(at));
-    }
-}
-
-fn cuts(step: &Step) -> bool {
-    match step {
-        Step::Call(Call::SetAttr { set, .. }) => set.size.is_some(),
-        Step::Call(Call::Open { flags, .. }) => flags.truncate,
-        Step::Call(Call::Release { .. } | Call::Forget { .. }) | Step::Acknowledge => true,
-        _ => false,
     }
 }
 
