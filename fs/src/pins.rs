@@ -158,15 +158,20 @@ impl Pins {
         self.extents.range((lane, Seq::ZERO)..=(lane, seq)).take(limit).map(|((_, seq), _)| *seq).collect()
     }
 
-    /// Every peer has the record.
-    pub fn release(&mut self, lane: Lane, seq: Seq) {
-        let Some(extent) = self.extents.remove(&(lane, seq)) else { return };
-        if let Some(count) = self.counts.get_mut(&extent.file) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&extent.file);
-            }
+    /// Every peer has the record. Its file, if no other record refers to that.
+    pub fn release(&mut self, lane: Lane, seq: Seq) -> Option<FileId> {
+        let extent = self.extents.remove(&(lane, seq))?;
+        self.take_pieces(lane, seq, extent);
+        let count = self.counts.get_mut(&extent.file)?;
+        *count -= 1;
+        if *count > 0 {
+            return None;
         }
+        self.counts.remove(&extent.file);
+        Some(extent.file)
+    }
+
+    fn take_pieces(&mut self, lane: Lane, seq: Seq, extent: Extent) {
         let Some(pieces) = self.live.get_mut(&extent.file) else { return };
         let starts: Vec<u64> = pieces
             .range(extent.offset..extent.offset + extent.len)

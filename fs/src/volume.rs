@@ -27,6 +27,7 @@ use crate::ops::{Departures, Holders};
 use crate::pins::Pins;
 use crate::policy::cache::Policies;
 use crate::removals::Removals;
+use crate::replay::reclaim::Reclaimed;
 use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
@@ -95,6 +96,7 @@ pub struct Volume {
     pub(crate) held: Mutex<Held>,
     pub(crate) active: Active,
     pub(crate) removals: Removals,
+    pub(crate) reclaimed: Reclaimed,
     pub(crate) unseen: Unseen,
     /// How far this site's lanes have come at the peers.
     pub(crate) acknowledged: Acknowledged,
@@ -210,6 +212,7 @@ impl Volume {
             held: Mutex::default(),
             active: Active::default(),
             removals: Removals::default(),
+            reclaimed: Reclaimed::default(),
             unseen: Unseen::default(),
             acknowledged: Acknowledged::default(),
             board: Arc::default(),

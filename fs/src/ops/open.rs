@@ -92,7 +92,7 @@ impl Volume {
                 inner.lookups.remove(&file);
                 drop(inner);
                 self.end_unseen(file);
-                self.reclaim_if_gone(file);
+                self.reclaim_if_gone(vec![file]);
             }
         }
     }
@@ -111,7 +111,7 @@ impl Volume {
         let opened = self.check_open(file, flags);
         if opened.is_err() {
             self.holders.close(handle);
-            self.reclaim_if_gone(file);
+            self.reclaim_if_gone(vec![file]);
         }
         opened.map(|()| handle)
     }
@@ -180,7 +180,7 @@ impl Volume {
         self.holders.close(handle);
         if !self.holders.is_open(held.file) {
             self.end_unseen(held.file);
-            self.reclaim_if_gone(held.file);
+            self.reclaim_if_gone(vec![held.file]);
         }
         journalled
     }

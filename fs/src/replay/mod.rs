@@ -3,7 +3,7 @@
 mod ahead;
 mod copied;
 mod group;
-mod reclaim;
+pub(crate) mod reclaim;
 mod repair;
 
 use proto::ids::{LanePoint, Position, Seq};
