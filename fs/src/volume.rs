@@ -177,7 +177,19 @@ impl Volume {
         }
         let db = Db::open(&database)?;
         let rows = Overlay::new(db.snapshot()?);
+        let format = meta::format(&rows)?.ok_or_else(absent)?;
+        if !(meta::OLDEST_FORMAT..=meta::FORMAT).contains(&format) {
+            return Err(OpenError::Format { store: store.to_owned(), format });
+        }
         let meta = Meta::load(&rows)?.ok_or_else(absent)?;
+        if format < meta::FORMAT {
+            meta::raise_format(&db)?;
+            tracing::info!(
+                from = format,
+                to = meta::FORMAT,
+                "the store has a newer format now; older versions of syncline do not open it"
+            );
+        }
         let last = meta::Run::load(&rows)?;
         let boot = meta::boot_id().map_err(io("read", Path::new(meta::BOOT_ID)))?;
         let power_lost = !last.clean && last.boot != boot;
