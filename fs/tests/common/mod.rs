@@ -149,7 +149,7 @@ impl Site {
     pub fn lose_power(&mut self) {
         let durable = self.volume().durable();
         self.crash();
-        power::lose(self.path(), durable.max(power::checkpoint(self.path())));
+        power::lose(self.path(), durable.max(power::durable(self.path())));
         self.start();
     }
 

@@ -257,9 +257,9 @@ impl Case {
         let mut past = std::mem::take(&mut self.past);
         past.push((self.volume().appended(), self.model.clone()));
         self.sites[0].crash();
-        // A fold of the background may have come in between.
-        let folded = power::checkpoint(self.sites[0].path());
-        past.retain(|(lsn, _)| *lsn >= durable.max(folded));
+        // A fold or a flush of the background may have come in between.
+        let durable = durable.max(power::durable(self.sites[0].path()));
+        past.retain(|(lsn, _)| *lsn >= durable);
         past.drain(..(keep % past.len() as u64) as usize);
         power::lose(self.sites[0].path(), past[0].0);
         self.sites[0].start();
@@ -286,8 +286,9 @@ impl Case {
         let replica = &mut self.sites[1];
         let (durable, appended) = (replica.volume().durable(), replica.volume().appended());
         replica.crash();
-        let durable = durable.max(power::checkpoint(replica.path()));
-        power::lose(replica.path(), Lsn(durable.0 + keep % (appended.0 - durable.0 + 1)));
+        let durable = durable.max(power::durable(replica.path()));
+        let more = appended.0.saturating_sub(durable.0);
+        power::lose(replica.path(), Lsn(durable.0 + keep % (more + 1)));
         replica.start();
         assert_eq!(heads(replica.volume()), Heads::default(), "a replica that nobody writes to makes records");
     }
