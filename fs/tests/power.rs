@@ -128,8 +128,10 @@ fn what_is_to_be_removed_is_removed_after_a_crash() {
     check_drained(&mut site);
 }
 
+type Change = fn(&Volume, FileId);
+
 /// Changes that take bytes out of an object to which a record refers that no peer has.
-fn destructive() -> Vec<(&'static str, fn(&Volume, FileId))> {
+fn destructive() -> Vec<(&'static str, Change)> {
     vec![
         ("cut", |volume, file| drop(set_size(volume, file, 100_000))),
         ("emptied", |volume, file| drop(set_size(volume, file, 0))),

@@ -48,7 +48,7 @@ fn rows_passed(names: u32, how: How) -> u64 {
         if !how.forgotten_late {
             volume.forget(*file, 1);
         }
-        if index as u32 % how.acknowledged_each == 0 {
+        if (index as u32).is_multiple_of(how.acknowledged_each) {
             acknowledge(&volume);
         }
     }
