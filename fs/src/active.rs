@@ -1,8 +1,8 @@
 //! Objects in which committed bytes are being overwritten in place.
 //!
 //! After a power loss an object may hold bytes whose record was lost with the unflushed end of the journal: they would differ from every
-//! peer's. So before committed bytes of an object are overwritten, the object is marked *active*, durably. After a power loss this site ships the
-//! content of active objects anew, as it finds it. The mark is taken off some time after the last overwriting; under the object's lock, so
+//! peer's. So before committed bytes of an object are overwritten, the object is marked *active*, durably ([`crate::overwrite`]). After a power loss this
+//! site ships the content of active objects anew, as it finds it, where the content is its own. The mark is taken off some time after the last overwriting; under the object's lock, so
 //! that in the journal it follows every record that it covered.
 
 use std::collections::HashMap;
@@ -10,10 +10,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use proto::ids::FileId;
-use proto::record::Edit;
 
 use crate::error::FsError;
-use crate::ops::data::overwritten;
 use crate::store::table::{self, Table};
 use crate::txn::Txn;
 use crate::volume::Volume;
@@ -42,7 +40,7 @@ impl Active {
     }
 
     /// Whether the file is marked. If so it counts as overwritten now.
-    fn touch(&self, file: FileId) -> bool {
+    pub(crate) fn touch(&self, file: FileId) -> bool {
         self.files.lock().get_mut(&file).map(|last| *last = Instant::now()).is_some()
     }
 
@@ -57,32 +55,6 @@ impl Active {
 }
 
 impl Volume {
-    /// Whether the edit overwrites committed bytes of an object that is not marked.
-    pub(crate) fn needs_mark(&self, file: FileId, size: u64, edit: &Edit) -> bool {
-        !overwritten(size, edit).is_empty() && !self.active.touch(file)
-    }
-
-    /// Marks the file's object if the edit needs it, and waits until the mark is durable. Not to be called with a lock held.
-    pub(crate) fn mark_active(&self, file: FileId, edit: &Edit) -> Result<(), FsError> {
-        let size = self.inode(file)?.size;
-        if self.needs_mark(file, size, edit) { self.mark_all([file]) } else { Ok(()) }
-    }
-
-    /// Marks files' objects with one flush.
-    pub(crate) fn mark_all(&self, files: impl IntoIterator<Item = FileId> + Clone) -> Result<(), FsError> {
-        let mut txn = Txn::begin(self)?;
-        for file in files.clone() {
-            let key = table::file_key(file);
-            if txn.get(Table::Active, &key)?.is_none() {
-                txn.put(Table::Active, key, bytes::Bytes::new());
-            }
-        }
-        let committed = txn.commit_state()?;
-        self.wait_durable(committed.appended.lsn)?;
-        self.active.load(files);
-        Ok(())
-    }
-
     /// Marks a file whose mappings change its object unseen: after any end but a clean one its content is shipped anew.
     pub(crate) fn mark_mapped(&self, file: FileId, mapped: bool) -> Result<(), FsError> {
         let mut txn = Txn::begin(self)?;

@@ -128,6 +128,17 @@ pub enum OpenError {
         /// The store's directory.
         store: PathBuf,
     },
+    /// The store is of a format that this program does not know.
+    #[error(
+        "{} holds a store of format {format}, and this version of syncline opens formats {} to {}: use the version that last opened it, or join anew",
+        store.display(), crate::meta::OLDEST_FORMAT, crate::meta::FORMAT
+    )]
+    Format {
+        /// The store's directory.
+        store: PathBuf,
+        /// Its format.
+        format: u64,
+    },
     /// The site was joining, and did not get the whole snapshot.
     #[error("{} holds a store that never got all of the volume; remove it and join again with a new token", store.display())]
     Joining {

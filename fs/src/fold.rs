@@ -4,6 +4,7 @@
 //! 1. freeze the rows of all batches up to an LSN (under the writer's lock: no batch is half in);
 //! 2. flush the journal up to it: redb must never be ahead of the durable journal, or own records would be lost to the peers though their rows stand;
 //! 3. flush all objects: after the checkpoint recovery does not write their bytes again;
+//!    and remove the objects of files that are gone: recovery will not hear of them again;
 //! 4. commit the rows and the checkpoint, at once;
 //! 5. let readers go to redb for these rows; let the journal reuse its files up to the checkpoint.
 //!
@@ -29,6 +30,8 @@ const FOLD_AFTER: Duration = Duration::from_secs(5);
 const FULL_BYTES: usize = 256 << 20;
 /// This long at most.
 const FULL_WAIT: Duration = Duration::from_secs(1);
+/// How often is looked whether objects may be removed, while some wait for that.
+const REMOVE_EVERY: Duration = Duration::from_millis(50);
 
 /// Tells the folding thread what to do.
 #[derive(Default)]
@@ -46,7 +49,16 @@ struct State {
     /// Memory that the rows in front take.
     front_bytes: usize,
     oldest: Option<Instant>,
+    /// Objects wait to be removed.
+    removals: bool,
     folds: u64,
+}
+
+/// What the thread has to do.
+enum Due {
+    Fold,
+    Remove,
+    Stop,
 }
 
 impl State {
@@ -67,16 +79,33 @@ impl FoldSignal {
         }
     }
 
-    /// Waits until a fold is due; `false` when the thread is to end.
-    fn wait(&self) -> bool {
+    /// Objects wait to be removed, until a batch is durable.
+    pub(crate) fn removals_wait(&self) {
+        self.state.lock().removals = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits until something is due.
+    fn wait(&self) -> Due {
         let mut state = self.state.lock();
+        let mut remove = None;
         loop {
             if state.stop {
-                return false;
+                return Due::Stop;
             }
-            match state.oldest.map(|oldest| oldest + FOLD_AFTER) {
+            let fold = state.oldest.map(|oldest| oldest + FOLD_AFTER);
+            if fold.is_some_and(|due| state.is_full() || Instant::now() >= due) {
+                return Due::Fold;
+            }
+            if state.removals {
+                let due = *remove.get_or_insert_with(|| Instant::now() + REMOVE_EVERY);
+                if Instant::now() >= due {
+                    state.removals = false;
+                    return Due::Remove;
+                }
+            }
+            match fold.into_iter().chain(remove).min() {
                 None => self.wake.wait(&mut state),
-                Some(due) if state.is_full() || Instant::now() >= due => return true,
                 Some(due) => drop(self.wake.wait_until(&mut state, due)),
             }
         }
@@ -92,8 +121,19 @@ impl FoldSignal {
 
 /// The folding thread. It ends when it is told to, or when the volume is gone.
 pub(crate) fn run(signal: &FoldSignal, volume: &Weak<Volume>) {
-    while signal.wait() {
+    loop {
+        let due = signal.wait();
+        if matches!(due, Due::Stop) {
+            return;
+        }
         let Some(volume) = volume.upgrade() else { return };
+        if matches!(due, Due::Remove) {
+            volume.remove_due_objects();
+            if !volume.removals.is_empty() {
+                signal.removals_wait();
+            }
+            continue;
+        }
         if let Err(error) = volume.fold_now() {
             volume.stop_writing("folding rows into meta.redb failed", std::io::Error::other(error.to_string()));
             return;
@@ -119,6 +159,7 @@ impl Volume {
             (self.rows.freeze(), self.journal.appended(), writer.clock.last(), writer.next_file)
         };
         self.wait_durable(lsn)?;
+        self.remove_due_objects();
         self.dirty.flush_all().map_err(|source| FsError::Disk { what: "flushing objects", source })?;
         let extra = [
             meta::number(meta::CHECKPOINT, lsn.0),

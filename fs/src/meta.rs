@@ -10,8 +10,10 @@ use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
 use crate::store::table::{Key, Table, Value};
 
-/// The format of everything in a store. A store of another format is not opened.
-const FORMAT: u64 = 2;
+/// The format of everything in a store. Raised with each change that an older program would misread; 3: records by copy.
+pub const FORMAT: u64 = 3;
+/// The oldest that this program reads as it is. Opening raises it, before anything is written that needs that.
+pub const OLDEST_FORMAT: u64 = 2;
 
 /// What never changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,11 +74,8 @@ impl Meta {
         ]
     }
 
-    /// Reads the rows; `None` where the store was never completed or is of another format.
+    /// Reads the rows; `None` where the store was never completed.
     pub fn load(rows: &Overlay) -> Result<Option<Self>, DbError> {
-        if read(rows, b"format")? != Some(FORMAT) {
-            return Ok(None);
-        }
         let volume = rows.get(Table::Meta, b"volume")?.and_then(|row| <[u8; 16]>::try_from(&row[..]).ok());
         let (site, store_tag) = (read(rows, b"site")?, read(rows, b"store_tag")?);
         let (Some(volume), Some(site), Some(store_tag)) = (volume, site, store_tag) else { return Ok(None) };
@@ -104,6 +103,16 @@ impl Run {
         let boot = (Table::Meta, Bytes::from_static(BOOT), self.boot.clone());
         db.commit(&Default::default(), &[number(CLEAN, u64::from(self.clean)), boot])
     }
+}
+
+/// The format of the store; `None` where it was never completed.
+pub fn format(rows: &Overlay) -> Result<Option<u64>, DbError> {
+    read(rows, b"format")
+}
+
+/// Says that the store is of this program's format, durably: no older program opens it from now on.
+pub fn raise_format(db: &Db) -> Result<(), DbError> {
+    db.commit(&Default::default(), &[number(b"format", FORMAT)])
 }
 
 /// The kernel's boot id: another one means that the page cache was lost.

@@ -113,9 +113,9 @@ impl Volume {
             }
             txn.commit_state()?;
             let mut pins = self.pins.lock();
-            records.iter().for_each(|seq| pins.release(lane, *seq));
+            let free = records.iter().filter_map(|seq| pins.release(lane, *seq)).collect();
             drop(pins);
-            self.reclaim_unheld();
+            self.reclaim_if_gone(free);
         }
     }
 }

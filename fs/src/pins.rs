@@ -1,7 +1,7 @@
 //! Which bytes of objects unacknowledged records still refer to.
 //!
 //! A record by extent has its bytes in the object; so has one by copy, for peers that don't find them where they were copied from. Before they are overwritten there, the journal takes a copy (a *saved* range), so that
-//! a peer gets what was written then, not what stands there later. Live pieces of one file never overlap: an extent holds bytes beyond
+//! a peer gets what was written then, not what stands there later; durably, before the object changes ([`crate::overwrite`]). Live pieces of one file never overlap: an extent holds bytes beyond
 //! the end of the file, and what a truncation cut off has been saved before.
 
 use std::collections::{BTreeMap, HashMap};
@@ -127,6 +127,13 @@ impl Pins {
             .collect()
     }
 
+    /// Whether any piece stands within `range` of the object.
+    pub fn is_any(&self, file: FileId, range: Range<u64>) -> bool {
+        let Some(pieces) = self.live.get(&file) else { return false };
+        // They don't overlap: the last that begins before the end ends last.
+        pieces.range(..range.end).next_back().is_some_and(|(_, (end, ..))| *end > range.start)
+    }
+
     /// The piece has been saved: the object may lose it.
     pub fn saved(&mut self, file: FileId, piece: &Piece) {
         let Some(pieces) = self.live.get_mut(&file) else { return };
@@ -151,15 +158,20 @@ impl Pins {
         self.extents.range((lane, Seq::ZERO)..=(lane, seq)).take(limit).map(|((_, seq), _)| *seq).collect()
     }
 
-    /// Every peer has the record.
-    pub fn release(&mut self, lane: Lane, seq: Seq) {
-        let Some(extent) = self.extents.remove(&(lane, seq)) else { return };
-        if let Some(count) = self.counts.get_mut(&extent.file) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&extent.file);
-            }
+    /// Every peer has the record. Its file, if no other record refers to that.
+    pub fn release(&mut self, lane: Lane, seq: Seq) -> Option<FileId> {
+        let extent = self.extents.remove(&(lane, seq))?;
+        self.take_pieces(lane, seq, extent);
+        let count = self.counts.get_mut(&extent.file)?;
+        *count -= 1;
+        if *count > 0 {
+            return None;
         }
+        self.counts.remove(&extent.file);
+        Some(extent.file)
+    }
+
+    fn take_pieces(&mut self, lane: Lane, seq: Seq, extent: Extent) {
         let Some(pieces) = self.live.get_mut(&extent.file) else { return };
         let starts: Vec<u64> = pieces
             .range(extent.offset..extent.offset + extent.len)
@@ -226,6 +238,8 @@ mod tests {
                         model.retain(|_, seq| *seq > offset / 8);
                     }
                 }
+                let all: Vec<Piece> = pins.overlapping(file, offset..offset + len);
+                prop_assert_eq!(pins.is_any(file, offset..offset + len), !all.is_empty());
                 let mut found = BTreeMap::new();
                 for piece in pins.overlapping(file, 0..u64::MAX) {
                     found.extend(piece.range.clone().map(|byte| (byte, piece.seq.0)));

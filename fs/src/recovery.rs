@@ -2,11 +2,13 @@
 //!
 //! 1. The journal's batches after the checkpoint are read in order; their rows go in front of redb again.
 //! 2. The objects that these batches changed are made right: see [`crate::content::redo`].
-//! 3. After a power loss (another boot, and no clean end) the objects marked active may hold bytes without a record, or lack a truncated end: they are cut or
-//!    taken as they are, and their content is shipped whole. See [`crate::active`].
+//! 3. After a power loss (another boot, and no clean end) the objects marked active may hold bytes without a record, or lack a truncated end. Where the
+//!    content is this site's, they are cut or taken as they are, and it is shipped whole. Another site's comes right by that site's records, which come
+//!    again; until then what was cut off reads as zeros. See [`crate::overwrite`].
 //! 4. Answers to peers that were noted but not made are made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -35,9 +37,9 @@ use crate::volume::Volume;
 impl Volume {
     /// Steps 1 and 2.
     pub(crate) fn redo_journal(&self, recovered: Recovered, power_lost: bool) -> Result<(), FsError> {
-        let mut edits: BTreeMap<FileId, Vec<Journalled>> = BTreeMap::new();
+        let mut edits: BTreeMap<FileId, Edits> = BTreeMap::new();
         let mut batches = 0u64;
-        let mut gone = BTreeSet::new();
+        let mut gone = BTreeMap::new();
         // Where the edits begin that an object may lack though the system went on running, by file.
         let mut lacked = BTreeMap::new();
         for batch in recovered {
@@ -54,7 +56,14 @@ impl Volume {
                 let records = decode_records(batch.records)?;
                 lacked.retain(|_, (_, adopted)| *adopted);
                 for (file, effect) in state.effects {
-                    let edits = edits.entry(file).or_default();
+                    let edits = match edits.entry(file) {
+                        Entry::Occupied(edits) => edits.into_mut(),
+                        // Rows are those before the batch.
+                        Entry::Vacant(place) => {
+                            place.insert(Edits { size: self.size_or_none(file)?, journalled: Vec::new() })
+                        }
+                    };
+                    let edits = &mut edits.journalled;
                     if batch.header.kind != BatchKind::Own {
                         lacked.entry(file).or_insert((edits.len(), false));
                     }
@@ -68,23 +77,26 @@ impl Volume {
                 }
             }
             for put in state.puts.iter().filter(|put| put.table == Table::Inode && put.value.is_none()) {
-                gone.insert(FileId(table::read_u64(&put.key, "an inode's key")?));
+                gone.insert(FileId(table::read_u64(&put.key, "an inode's key")?), batch.header.lsn);
             }
             self.rows.publish(state.puts);
         }
         self.staged.remove_others().map_err(disk("listing staged files"))?;
         // The crash may have come between the batch and the removal of the object.
-        for file in gone {
-            self.remove_object(file).map_err(disk("removing an object"))?;
+        for (file, lsn) in gone {
+            if matches!(self.inode(file), Err(FsError::NotFound)) {
+                self.removals.add(file, lsn);
+            }
         }
         let files = edits.len();
         for (file, mut edits) in edits {
             // Redone, they would take away what a mapping has stored over them since. Where the system went on running the object has them all, but for
             // the last batch, and content that was adopted. An own call that the crash cut short need not be completed: what is found is shipped anew.
             if !power_lost && self.is_marked_mapped(file)? {
-                edits.drain(..lacked.get(&file).map_or(edits.len(), |(from, _)| *from));
+                let all = edits.journalled.len();
+                edits.journalled.drain(..lacked.get(&file).map_or(all, |(from, _)| *from));
             }
-            self.redo_object(file, edits)?;
+            self.redo_object(file, edits, power_lost)?;
         }
         if batches > 0 {
             tracing::info!(batches, files, "recovered from the journal");
@@ -92,20 +104,31 @@ impl Volume {
         Ok(())
     }
 
-    fn redo_object(&self, file: FileId, edits: Vec<Journalled>) -> Result<(), FsError> {
-        let size = match self.inode(file) {
-            Ok(inode) => inode.size,
+    fn redo_object(&self, file: FileId, edits: Edits, power_lost: bool) -> Result<(), FsError> {
+        let inode = match self.inode(file) {
+            Ok(inode) => inode,
             // Removed and reclaimed since: its object is gone or going.
-            Err(FsError::NotFound) => {
-                return self.remove_object(file).map_err(disk("removing an object"));
-            }
+            Err(FsError::NotFound) => return Ok(()),
             Err(error) => return Err(error),
         };
         let object = self.objects.get(file).map_err(disk("opening an object"))?;
         let mut state = object.write();
-        let sources = edits.iter().enumerate().map(|(index, edit)| edit.edit(index));
-        let plan = redo::plan(sources.collect::<Vec<_>>(), size);
-        let bytes = |write: &redo::Rewrite<usize>| edits[write.source].read(write.source_offset, write.len);
+        let Edits { size: size_before, journalled } = edits;
+        let sources: Vec<_> = journalled.iter().enumerate().map(|(index, edit)| edit.edit(index)).collect();
+        let mut size = inode.size;
+        let may_be_newer = power_lost && self.rows.get(Table::Active, &table::file_key(file))?.is_some();
+        if may_be_newer && inode.content.position.site == self.site() {
+            let len = object.len().map_err(disk("stat of an object"))?;
+            if len < redo::least_len(size_before, sources.iter().copied()) {
+                // A truncation reached the disk and its record did not: it counts as done.
+                size = size.min(len);
+            }
+        }
+        let mut plan = redo::plan(sources, size);
+        if may_be_newer {
+            plan.min_len = 0;
+        }
+        let bytes = |write: &redo::Rewrite<usize>| journalled[write.source].read(write.source_offset, write.len);
         plan.run(&object, bytes).map_err(|error| FsError::Damaged(error.to_string()))?;
         state.checked = true;
         Ok(())
@@ -173,7 +196,15 @@ impl Volume {
             let Ok(inode) = self.inode(file) else { continue };
             let object = self.objects.get(file).map_err(disk("opening an object"))?;
             let len = object.len().map_err(disk("stat of an object"))?;
-            if len < inode.size {
+            if inode.content.position.site != self.site() {
+                // What that site's records did to it comes again.
+                object.set_len(inode.size).map_err(disk("setting an object's length"))?;
+                self.dirty.mark(file, object.handle());
+                if !mapped {
+                    continue;
+                }
+                // What mappings stored is nowhere else: it counts as written now, upon what is here.
+            } else if len < inode.size {
                 // A truncation reached the disk and its record did not: it counts as done.
                 object.write().checked = true;
                 self.edit(file, Edit::Truncate { size: len }, false)?;
@@ -201,6 +232,13 @@ fn decode_records(bytes: Bytes) -> Result<Vec<Record>, FsError> {
         records.push(Record::decode(&mut reader)?);
     }
     Ok(records)
+}
+
+/// What was done to a file since the checkpoint.
+struct Edits {
+    /// Its size then.
+    size: u64,
+    journalled: Vec<Journalled>,
 }
 
 /// One effect of a batch, with its bytes where they are not in the object.

@@ -40,7 +40,11 @@ impl Volume {
         let kept = KEPT_BYTES.min(stat.f_blocks * stat.f_frsize / KEPT_PART);
         let free = (stat.f_bavail * stat.f_frsize).saturating_sub(kept);
         if free < need {
-            return Err(disk(rustix::io::Errno::NOSPC.into()));
+            // What was removed a moment ago may be all that is lacking.
+            return match self.remove_objects_now()? {
+                true => self.need_room(bytes),
+                false => Err(disk(rustix::io::Errno::NOSPC.into())),
+            };
         }
         self.room.left.store((free / 2).min(ASK_AFTER_BYTES).saturating_sub(need), Ordering::Relaxed);
         Ok(())

@@ -200,8 +200,7 @@ impl<'a> Txn<'a> {
         self.effects.push((file, effect));
     }
 
-    /// The transaction deletes the inode: its object goes when the batch is journalled, not before, or a crash in between would leave an
-    /// inode without its bytes.
+    /// The transaction deletes the inode: its object goes when the batch is durable. See [`crate::removals`].
     pub fn remove_object(&mut self, file: FileId) {
         self.gone.push(file);
     }
@@ -318,8 +317,8 @@ impl<'a> Txn<'a> {
             let mut bytes = vec![0; (piece.range.end - at).min(MAX_DATA_BYTES as u64) as usize];
             let read = object.read_at(at, &mut bytes).map_err(disk("reading an object"))?;
             if read < bytes.len() {
-                let why = format!("the object of file {file} lacks bytes of record {}", piece.seq);
-                return Err(FsError::Damaged(why));
+                // See `overwrite`: it was acknowledged by all, and that was lost. Or the disk has lost them: then they are zero here, too.
+                tracing::warn!(%file, seq = %piece.seq, "bytes of a record are no longer in the object: zeros stand for them");
             }
             let location = self.save(&bytes)?.location;
             let row = SavedRange { location, len: bytes.len() as u64 }.encode();
@@ -382,10 +381,9 @@ impl<'a> Txn<'a> {
         if let Err(error) = self.volume.make_effects(&content, &state.effects) {
             return Err(self.volume.stop_writing("an object could not be written", error));
         }
-        for file in self.gone.drain(..) {
-            if let Err(error) = self.volume.remove_object(file) {
-                tracing::warn!(%file, %error, "the content of a removed file keeps its space");
-            }
+        if !self.gone.is_empty() {
+            self.gone.drain(..).for_each(|file| self.volume.removals.add(file, appended.lsn));
+            self.volume.fold.removals_wait();
         }
         if let Some(histories) = self.opened.take() {
             if let Err(error) = self.volume.wait_durable(appended.lsn) {

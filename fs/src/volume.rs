@@ -26,7 +26,9 @@ use crate::meta::{self, Meta};
 use crate::ops::{Departures, Holders};
 use crate::pins::Pins;
 use crate::policy::cache::Policies;
+use crate::removals::Removals;
 use crate::replay::SecondLooks;
+use crate::replay::reclaim::Reclaimed;
 use crate::room::Room;
 use crate::store::db::{Db, DbError};
 use crate::store::overlay::Overlay;
@@ -94,6 +96,8 @@ pub struct Volume {
     /// What replay leaves alone while a peer's state is being taken in.
     pub(crate) held: Mutex<Held>,
     pub(crate) active: Active,
+    pub(crate) removals: Removals,
+    pub(crate) reclaimed: Reclaimed,
     pub(crate) unseen: Unseen,
     /// How far this site's lanes have come at the peers.
     pub(crate) acknowledged: Acknowledged,
@@ -175,7 +179,19 @@ impl Volume {
         }
         let db = Db::open(&database)?;
         let rows = Overlay::new(db.snapshot()?);
+        let format = meta::format(&rows)?.ok_or_else(absent)?;
+        if !(meta::OLDEST_FORMAT..=meta::FORMAT).contains(&format) {
+            return Err(OpenError::Format { store: store.to_owned(), format });
+        }
         let meta = Meta::load(&rows)?.ok_or_else(absent)?;
+        if format < meta::FORMAT {
+            meta::raise_format(&db)?;
+            tracing::info!(
+                from = format,
+                to = meta::FORMAT,
+                "the store has a newer format now; older versions of syncline do not open it"
+            );
+        }
         let last = meta::Run::load(&rows)?;
         let boot = meta::boot_id().map_err(io("read", Path::new(meta::BOOT_ID)))?;
         let power_lost = !last.clean && last.boot != boot;
@@ -209,6 +225,8 @@ impl Volume {
             pins: Mutex::default(),
             held: Mutex::default(),
             active: Active::default(),
+            removals: Removals::default(),
+            reclaimed: Reclaimed::default(),
             unseen: Unseen::default(),
             second_looks: SecondLooks::default(),
             acknowledged: Acknowledged::default(),
@@ -264,6 +282,7 @@ impl Volume {
         let (signal, weak): (_, Weak<_>) = (Arc::clone(&volume.fold), Arc::downgrade(&volume));
         let thread = std::thread::Builder::new().name("fold".into()).spawn(move || fold::run(&signal, &weak));
         *volume.thread.lock() = Some(thread.map_err(io("start a thread for", store))?);
+        volume.fold.removals_wait();
         Ok(volume)
     }
 

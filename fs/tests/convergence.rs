@@ -4,21 +4,40 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::dump::{check_drained, check_rows, dump};
 use common::network::Network;
 use common::work::{Program, ROOT, use_policies};
-use common::{Rng, Site, for_seeds};
+use common::{JOURNAL_FILE_BYTES, Rng, Site, for_seeds};
 use fs::types::{SetAttr, SetTime};
+use fs::volume::VolumeOptions;
 use proto::ids::FileId;
 
-fn run(count: usize, seed: u64) {
+/// How the sites end now and then.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    Crashes,
+    PowerLosses,
+}
+
+fn run(count: usize, ends: Ends, seed: u64) {
     let mut rng = Rng::new(seed);
-    let mut sites: Vec<Site> = (1..=count as u16).map(Site::new).collect();
+    let flush_interval = match ends {
+        Ends::Crashes => VolumeOptions::default().flush_interval,
+        // So that much is lost.
+        Ends::PowerLosses => Duration::from_secs(3600),
+    };
+    let site = |id| Site::with_journal(id, JOURNAL_FILE_BYTES, flush_interval);
+    let mut sites: Vec<Site> = (1..=count as u16).map(site).collect();
     let mut programs: Vec<Program> = (0..count).map(|_| Program::with_policies()).collect();
     let mut network = Network::new(count);
     let at = Some(SetTime::Now);
     sites[0].volume().setattr(ROOT, FileId::ROOT, SetAttr { atime: at, mtime: at, ..SetAttr::default() }).expect("set");
-    sites.iter().for_each(|site| use_policies(site.volume()));
+    for volume in sites.iter().map(Site::volume) {
+        use_policies(volume);
+        volume.wait_durable(volume.appended()).expect("durable");
+    }
     let phases = 1 + rng.below(3);
     for _ in 0..phases {
         let steps = 20 + rng.below(120);
@@ -41,8 +60,13 @@ fn run(count: usize, seed: u64) {
             if rng.one_in(60) {
                 let at = rng.below(count as u64) as usize;
                 programs[at].crashed();
-                let cleanly = rng.one_in(4);
-                sites[at].restart(cleanly);
+                if ends == Ends::PowerLosses && rng.one_in(2) {
+                    sites[at].lose_power();
+                    network.lost_end(&sites[at]);
+                } else {
+                    let cleanly = rng.one_in(4);
+                    sites[at].restart(cleanly);
+                }
             }
         }
         sites.iter().for_each(|site| check_rows(site, false));
@@ -68,10 +92,15 @@ fn compare(sites: &[Site]) {
 
 #[test]
 fn two_sites_end_with_one_tree() {
-    for_seeds("two sites", 25, 1, |seed| run(2, seed));
+    for_seeds("two sites", 25, 1, |seed| run(2, Ends::Crashes, seed));
 }
 
 #[test]
 fn three_sites_end_with_one_tree() {
-    for_seeds("three sites", 30, 1_000_000, |seed| run(3, seed));
+    for_seeds("three sites", 30, 1_000_000, |seed| run(3, Ends::Crashes, seed));
+}
+
+#[test]
+fn sites_that_lose_power_end_with_one_tree() {
+    for_seeds("power losses", 15, 2_000_000, |seed| run(2 + seed as usize % 2, Ends::PowerLosses, seed));
 }

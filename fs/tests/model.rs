@@ -1,8 +1,10 @@
 //! Random calls against a simple model of POSIX in memory: the same answers and errors, the same attributes and bytes after each call; with
 //! crashes, closes, folds, power losses, and a replica.
 //!
-//! What fails is shown as the shortest sequence of steps that was found to fail. `SYNCLINE_SEED` makes one case again. The long run, an hour for
-//! each of the tests, beginning with another case: `SYNCLINE_SECONDS=3600 SYNCLINE_FIRST_SEED=1000000 cargo test -p syncline-fs --test model`.
+//! What fails is shown as the shortest sequence of steps that was found to fail. `SYNCLINE_SEED` makes one case again. The cases of each run stand at
+//! the tests, some thousands in all; each test says how many it made (`--nocapture`). The long run, of tens of thousands of other cases:
+//! `SYNCLINE_TIMES=10 SYNCLINE_FIRST_SEED=1000000 cargo test -p syncline-fs --test model`; or so many seconds for each of the tests:
+//! `SYNCLINE_SECONDS=3600`.
 
 mod common;
 
@@ -13,7 +15,7 @@ use std::sync::Once;
 use common::calls::case::{Case, Shape, Step, With};
 use common::calls::generate::Generator;
 use common::shrink::shrink;
-use common::{JOURNAL_FILE_BYTES, Rng, for_seeds};
+use common::{JOURNAL_FILE_BYTES, Rng, for_cases};
 
 /// So small that its files are used again within a short case.
 const TINY_JOURNAL: u64 = 192 << 10;
@@ -61,10 +63,13 @@ fn fails(shape: Shape, seed: u64, steps: &[Step]) -> bool {
     failed
 }
 
-fn explore(what: &str, seconds: u64, shape: impl Fn(u64) -> Shape) {
-    for_seeds(what, seconds, 1, |seed| {
+fn explore(what: &str, cases: u64, shape: impl Fn(u64) -> Shape) {
+    let operations = Cell::new(0);
+    let done = for_cases(what, cases, 1, |seed| {
         let (shape, made) = (shape(seed), RefCell::default());
-        let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(shape, seed, Steps::Random(&made)))) else { return };
+        let result = catch_unwind(AssertUnwindSafe(|| run(shape, seed, Steps::Random(&made))));
+        operations.set(operations.get() + made.borrow().len());
+        let Err(panic) = result else { return };
         let steps = shrink(made.into_inner(), |steps| fails(shape, seed, steps));
         eprintln!("{what}, seed {seed}: these {} steps fail, with {shape:?}:", steps.len());
         steps.iter().for_each(|step| eprintln!("    {step:?}"));
@@ -73,6 +78,7 @@ fn explore(what: &str, seconds: u64, shape: impl Fn(u64) -> Shape) {
         eprintln!("the steps did not fail again: it depends on the time; what failed first stands above");
         std::panic::resume_unwind(panic);
     });
+    eprintln!("{what}: {done} cases, {} operations", operations.get());
 }
 
 fn short(with: With, seed: u64) -> Shape {
@@ -82,23 +88,23 @@ fn short(with: With, seed: u64) -> Shape {
 
 #[test]
 fn calls_do_what_they_do_in_a_simple_file_system() {
-    explore("calls", 12, |seed| short(With::Crashes, seed));
+    explore("calls", 2000, |seed| short(With::Crashes, seed));
 }
 
 #[test]
 fn a_replica_is_as_the_simple_file_system() {
-    explore("a replica", 12, |seed| short(With::Replica, seed));
+    explore("a replica", 1000, |seed| short(With::Replica, seed));
 }
 
 #[test]
 fn a_power_loss_leaves_what_was_synced_and_a_prefix_of_the_rest() {
-    explore("power losses", 8, |seed| short(With::PowerLosses, seed));
+    explore("power losses", 1000, |seed| short(With::PowerLosses, seed));
 }
 
 /// With writes by extent, saved pieces, and a journal that is used again and again.
 #[test]
 fn long_writes_and_many_steps() {
-    explore("many steps", 8, |seed| Shape {
+    explore("many steps", 100, |seed| Shape {
         with: [With::Crashes, With::Replica, With::PowerLosses][seed as usize % 3],
         steps: 300,
         max_write: 160 << 10,

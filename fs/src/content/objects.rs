@@ -67,8 +67,15 @@ impl Objects {
     /// Opens the directory of a store. Of the 256 directories, those that a copying tool has left out as empty are made anew.
     pub fn open(store_dir: &Path) -> io::Result<Self> {
         let dir = open_dir(open_store(store_dir)?, OBJECTS)?;
+        let mut there = [false; DIRECTORIES];
+        let mut entries = read_dir(open_dir(&dir, ".")?)?;
+        while let Some((name, _)) = next_entry(&mut entries)? {
+            if let Some(number) = parse_directory_name(&name) {
+                there[number] = true;
+            }
+        }
         let mut made = false;
-        for number in 0..DIRECTORIES {
+        for number in (0..DIRECTORIES).filter(|number| !there[*number]) {
             match fs::mkdirat(&dir, directory_name(number), Mode::RWXU) {
                 Ok(()) => made = true,
                 Err(Errno::EXIST) => {}
@@ -112,7 +119,7 @@ impl Objects {
 
     /// Everything below `objects/`, in no order. What comes and goes meanwhile may be listed or not.
     pub fn list(&self) -> io::Result<List> {
-        Ok(List { top: open_dir(&self.dir, ".")?, entries: read_dir(&self.dir)?, inner: None })
+        Ok(List { top: open_dir(&self.dir, ".")?, entries: read_dir(open_dir(&self.dir, ".")?)?, inner: None })
     }
 
     /// Makes the names in one of the [`DIRECTORIES`] durable.
@@ -218,8 +225,8 @@ fn open_dir(at: impl AsFd, name: &str) -> io::Result<OwnedFd> {
     Ok(fs::openat2(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), BENEATH)?)
 }
 
-fn read_dir(dir: impl AsFd) -> io::Result<Dir> {
-    Ok(Dir::read_from(dir)?)
+fn read_dir(dir: OwnedFd) -> io::Result<Dir> {
+    Ok(Dir::new(dir)?)
 }
 
 fn next_entry(entries: &mut Dir) -> io::Result<Option<(Vec<u8>, FileType)>> {

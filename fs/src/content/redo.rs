@@ -38,6 +38,11 @@
 //! The plan depends on the journal alone, not on the object. Its steps touch no byte of a surviving extent or of the checkpoint,
 //! so after any part of them the argument above holds again.
 //!
+//! # Changes that are newer than the journal
+//!
+//! After a power loss the object may show edits that the journal has lost. Then it is marked ([`crate::overwrite`]), and each byte may be as one of
+//! them left it: recovery takes it so. Also its length: what is shorter than [`least_len`] was cut.
+//!
 //! It may also start too early: with edits that an earlier checkpoint has covered.
 
 use std::ops::Range;
@@ -150,6 +155,24 @@ where
     }
     plan.steps.reverse();
     plan
+}
+
+/// The length that the object of a file with `size` bytes before `edits` has at least, of which any part has reached it since the checkpoint. If it is
+/// shorter, a newer edit has cut it.
+pub fn least_len<S: Copy>(size: u64, edits: impl IntoIterator<Item = Edit<S>>) -> u64 {
+    let (mut size, mut least) = (size, size);
+    for edit in edits {
+        size = size_after(size, [edit]);
+        least = match edit {
+            Edit::Write { .. } | Edit::Punch { .. } => least,
+            // It is there with all before it.
+            Edit::Extent { .. } => size,
+            Edit::Truncate { .. } => least.min(size),
+            // Emptied first.
+            Edit::Replace { .. } => 0,
+        };
+    }
+    least
 }
 
 /// The size after `edits` of a file that had `size` bytes before them.

@@ -124,6 +124,11 @@ fn assert_recovers(checkpoint: &Content, journalled: &[Edit<usize>], mut object:
     let expected = after(checkpoint, journalled.iter().enumerate());
     let size = size_after(checkpoint.len() as u64, journalled.iter().copied());
     assert_eq!(size, expected.len() as u64);
+    let least = least_len(checkpoint.len() as u64, journalled.iter().copied());
+    assert!(
+        object.len() as u64 >= least,
+        "{object:?} after {journalled:?} is taken for one that a lost edit cut to below {least}"
+    );
     let plan = plan(journalled.iter().copied(), size);
     for stop in stops.iter().chain(&[usize::MAX, usize::MAX]) {
         assert!(object.len() as u64 >= plan.min_len, "{plan:?} takes {object:?} for damaged");

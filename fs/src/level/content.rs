@@ -26,6 +26,7 @@ use super::staged::Stage;
 use crate::content::holes::{DataSegments, copy_range};
 use crate::content::object::Object;
 use crate::error::FsError;
+use crate::overwrite::By;
 use crate::store::batch::Effect;
 use crate::store::table::Repair;
 use crate::tree::apply::note_repair;
@@ -149,10 +150,10 @@ impl Level {
         let committed = loop {
             let lock = object.write();
             let Ok(inode) = volume.inode(file) else { return Ok(()) };
-            if volume.needs_mark(file, inode.size, &edit) {
-                // Marking waits for a flush: not under the lock.
+            if !volume.is_prepared(file, &inode, &edit, By::Peer) {
+                // It waits for a flush: not under the lock.
                 drop(lock);
-                volume.mark_all([file])?;
+                volume.prepare([(file, &edit)], By::Peer)?;
                 continue;
             }
             // No checkpoint until the copy is made.
@@ -169,9 +170,6 @@ impl Level {
                     return txn.commit_state().map(drop);
                 }
             };
-            let time = inode.ctime;
-            let change = ContentChange { file, base: inode.content, edit: edit.clone(), mtime: None, mode: None, time };
-            volume.save_overwritten(&mut txn, &object, inode.size, &change)?;
             volume.make_room(&object, inode.size, &edit)?;
             inode.size = theirs.size;
             (inode.content, inode.whole, inode.unsettled) = (theirs.content, theirs.whole, unsettled);

@@ -23,6 +23,7 @@ use super::Scope;
 use super::attr::without_suid;
 use crate::content::object::Object;
 use crate::error::FsError;
+use crate::overwrite::By;
 use crate::pins::Extent;
 use crate::store::batch::Effect;
 use crate::tree::apply;
@@ -110,9 +111,13 @@ impl Volume {
             _ => return Err(FsError::Invalid("only regular files have a size to set")),
         }
         self.drop_capabilities(file)?;
-        self.mark_active(file, &edit)?;
+        let mut attempts = 0;
         let object = self.object(file)?;
-        let _lock = object.write();
+        let _lock = loop {
+            if let Some(lock) = self.prepare_own(&object, object.write(), &edit, &mut attempts)? {
+                break lock;
+            }
+        };
         // An emptied file does not depend on what stood in it: later it wins over other sites' content whole.
         let edit = if edit == (Edit::Truncate { size: 0 }) { Edit::Replace { size: 0 } } else { edit };
         let txn = Txn::begin(self)?;
@@ -132,6 +137,7 @@ impl Volume {
     }
 
     fn write_piece(&self, file: FileId, at: At, data: &[u8], kill_suid: bool) -> Result<(), FsError> {
+        let mut attempts = 0;
         loop {
             let object = self.object(file)?;
             let lock = object.write();
@@ -145,12 +151,7 @@ impl Volume {
                 return self.write_extent(file, &object, size, offset, data, kill_suid);
             }
             let edit = Edit::Write { offset, data: Data::Bytes(Bytes::copy_from_slice(data)) };
-            if self.needs_mark(file, size, &edit) {
-                // Marking waits for a flush: not under the lock. The mark outlives this loop's next turn.
-                drop(lock);
-                self.mark_active(file, &edit)?;
-                continue;
-            }
+            let Some(_lock) = self.prepare_own(&object, lock, &edit, &mut attempts)? else { continue };
             return self.commit_content(Txn::begin(self)?, file, &object, edit, kill_suid).map(drop);
         }
     }
@@ -198,7 +199,7 @@ impl Volume {
     /// As [`commit_content`](Self::commit_content), of a change that was made upon something else, too.
     pub(super) fn commit_content_upon(
         &self,
-        mut txn: Txn<'_>,
+        txn: Txn<'_>,
         file: FileId,
         object: &Arc<Object<ObjectState>>,
         edit: Edit,
@@ -209,7 +210,7 @@ impl Volume {
         let time = txn.now();
         let mode = Some(without_suid(inode.perms.mode)).filter(|mode| kill_suid && *mode != inode.perms.mode);
         let change = ContentChange { file, base: inode.content, edit, mtime: Some(time), mode, time };
-        self.save_overwritten(&mut txn, object, inode.size, &change)?;
+        debug_assert!(self.is_prepared(file, &inode, &change.edit, By::ThisSite));
         let touched = inode.stamps().into_iter().chain(upon);
         let effect = effect_of(&change.edit, inode.size, 0);
         self.make_room(object, inode.size, &change.edit)?;
@@ -233,8 +234,9 @@ impl Volume {
         object.set_len(after).map_err(disk("making an object longer"))
     }
 
-    /// Copies the bytes that the change overwrites and that unacknowledged records refer to into the journal.
-    pub(crate) fn save_overwritten(
+    /// Copies the bytes that get a record of their own, and to which unacknowledged records refer, into the journal. They stay in the object: a copy that is
+    /// lost is not needed.
+    pub(crate) fn copy_to_journal(
         &self,
         txn: &mut Txn<'_>,
         object: &Object<ObjectState>,

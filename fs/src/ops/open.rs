@@ -109,7 +109,7 @@ impl Volume {
             if *lookups == 0 {
                 inner.lookups.remove(&file);
                 drop(inner);
-                self.reclaim_if_gone(file);
+                self.reclaim_if_gone(vec![file]);
             }
         }
     }
@@ -128,7 +128,7 @@ impl Volume {
         let opened = self.check_open(file, flags);
         if opened.is_err() {
             self.holders.close(handle);
-            self.reclaim_if_gone(file);
+            self.reclaim_if_gone(vec![file]);
         }
         opened.map(|()| handle)
     }
@@ -191,7 +191,7 @@ impl Volume {
         let journalled = if held.flags.write { self.journal_unseen(held.file) } else { Ok(()) };
         self.holders.close(handle);
         if !self.holders.is_open(held.file) {
-            self.reclaim_if_gone(held.file);
+            self.reclaim_if_gone(vec![held.file]);
         }
         journalled
     }
@@ -207,6 +207,7 @@ impl Volume {
     /// use, under the object's lock, so no write in flight is cut.
     pub(crate) fn object(&self, file: FileId) -> Result<Arc<Object<ObjectState>>, FsError> {
         let disk = |source| FsError::Disk { what: "opening an object", source };
+        self.finish_removal(file)?;
         let object = match self.objects.find(file).map_err(disk)? {
             Some(object) => object,
             // Not without an inode: nothing would ever remove it.

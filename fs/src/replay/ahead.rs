@@ -122,7 +122,7 @@ impl Volume {
     }
 
     /// The committed size of a file; 0 if there is none.
-    pub(super) fn size_or_none(&self, file: FileId) -> Result<u64, FsError> {
+    pub(crate) fn size_or_none(&self, file: FileId) -> Result<u64, FsError> {
         match self.inode(file) {
             Err(FsError::NotFound) => Ok(0),
             inode => Ok(inode?.size),

@@ -16,7 +16,8 @@ use super::second_look::PATIENCE;
 use super::{ReplayError, Replayed};
 use crate::content::object::Object;
 use crate::error::FsError;
-use crate::ops::data::{EXTENT_MIN_BYTES, disk, effect_of};
+use crate::ops::data::{EXTENT_MIN_BYTES, disk, effect_of, overwritten};
+use crate::overwrite::By;
 use crate::peers::Frontier;
 use crate::store::batch::Effect;
 use crate::store::table::{self, Table};
@@ -121,7 +122,7 @@ impl Volume {
         }
         // A full disk stops the lane, visibly, until there is room again.
         self.need_room(records.iter().map(Record::data_len).sum())?;
-        self.mark_overwritten(records)?;
+        self.prepare_overwritten(records)?;
         let made = {
             let objects = self.objects_of(records)?;
             let _locks: Vec<_> = objects.values().map(|object| object.write()).collect();
@@ -230,19 +231,19 @@ impl Volume {
         Ok(())
     }
 
-    /// Marks the objects of which the group overwrites committed bytes, with one flush for all.
-    fn mark_overwritten(&self, records: &[Record]) -> Result<(), FsError> {
-        let mut files = BTreeSet::new();
+    /// Prepares the objects of which the group overwrites committed bytes, with one flush for all.
+    fn prepare_overwritten(&self, records: &[Record]) -> Result<(), FsError> {
+        let mut edits = Vec::new();
         for change in records.iter().filter_map(content) {
             match self.inode(change.file) {
-                Ok(inode) if self.needs_mark(change.file, inode.size, &change.edit) => {
-                    files.insert(change.file);
+                Ok(inode) if !self.is_prepared(change.file, &inode, &change.edit, By::Peer) => {
+                    edits.push((change.file, &change.edit));
                 }
                 Ok(_) | Err(FsError::NotFound) => {}
                 Err(error) => return Err(error),
             }
         }
-        if files.is_empty() { Ok(()) } else { self.mark_all(files) }
+        if edits.is_empty() { Ok(()) } else { self.prepare(edits, By::Peer) }
     }
 
     /// The objects of the files whose content the group changes, of those that are here or that it creates.
@@ -258,6 +259,7 @@ impl Volume {
                 continue;
             }
             let object = if created.contains(&change.file) {
+                self.finish_removal(change.file)?;
                 self.objects.get(change.file).map_err(disk("opening an object"))?
             } else {
                 match self.object(change.file) {
@@ -282,7 +284,7 @@ enum Made {
 
 enum Step {
     Applied,
-    /// The record must see the effects of those before it in the object, or an object that this group did not find.
+    /// The record must see the effects of those before it in the object, or an object that this group did not find or prepare.
     NextGroup,
 }
 
@@ -309,6 +311,12 @@ impl Making<'_> {
             return Ok(Step::NextGroup);
         }
         let size = inode.map_or(0, |inode| inode.size);
+        // A program has written meanwhile what this record overwrites.
+        let pinned =
+            |change: &ContentChange| self.txn.volume.pins.lock().is_any(change.file, overwritten(size, &change.edit));
+        if content(record).is_some_and(pinned) {
+            return Ok(Step::NextGroup);
+        }
         let long = is_extent(record, size);
         if long && content(record).is_some_and(|change| self.pending.contains(&change.file)) {
             return Ok(Step::NextGroup);
@@ -332,7 +340,6 @@ impl Making<'_> {
         let file = change.file;
         let object = self.objects.get(&file).ok_or_else(|| FsError::Damaged(format!("no object for file {file}")))?;
         let volume = self.txn.volume;
-        volume.save_overwritten(&mut self.txn, object, size, change)?;
         volume.make_room(object, size, &change.edit)?;
         if let (true, Edit::Write { offset, data: Data::Bytes(bytes) }) = (long, &change.edit) {
             if !self.ahead.take(record.seq) {

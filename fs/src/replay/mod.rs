@@ -3,7 +3,7 @@
 mod ahead;
 mod copied;
 mod group;
-mod reclaim;
+pub(crate) mod reclaim;
 mod repair;
 mod second_look;
 

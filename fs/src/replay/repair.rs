@@ -101,7 +101,7 @@ impl Volume {
             txn.put(Table::Repair, table::repair_key(Repair::Rewrite(file)), bytes::Bytes::from_static(b"begun"));
         } else {
             // The bytes get a new record that refers to them; an older one may do so too, and keeps a copy.
-            self.save_overwritten(&mut txn, object, inode.size, &change)?;
+            self.copy_to_journal(&mut txn, object, inode.size, &change)?;
         }
         commit_change(txn, change, inode.stamps(), effect, object).map(drop)
     }

@@ -68,6 +68,9 @@ struct Layers {
 /// All rows: what is in front of redb, and redb behind it.
 pub struct Overlay {
     layers: RwLock<Layers>,
+    /// Rows in front that scans have passed.
+    #[cfg(test)]
+    pub(crate) passed: std::sync::atomic::AtomicU64,
 }
 
 /// All rows at one instant.
@@ -81,7 +84,11 @@ impl Overlay {
     /// Nothing in front of what redb has.
     pub fn new(folded: Snapshot) -> Self {
         let layers = Layers { active: Generation::default(), frozen: None, folded: Arc::new(folded) };
-        Self { layers: RwLock::new(layers) }
+        Self {
+            layers: RwLock::new(layers),
+            #[cfg(test)]
+            passed: Default::default(),
+        }
     }
 
     /// One row.
@@ -107,7 +114,9 @@ impl Overlay {
     ) -> Result<Vec<(Key, Value)>, DbError> {
         let (in_front, folded) = {
             let layers = self.layers.read();
-            let in_front = in_front(&layers.active, layers.frozen.as_deref(), table, prefix, after);
+            let in_front = in_front(&layers.active, layers.frozen.as_deref(), table, prefix, after, limit);
+            #[cfg(test)]
+            self.passed.fetch_add(in_front.len() as u64, std::sync::atomic::Ordering::Relaxed);
             (in_front, Arc::clone(&layers.folded))
         };
         merge(in_front, &folded, table, prefix, after, limit)
@@ -182,23 +191,42 @@ impl View {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Key, Value)>, DbError> {
-        let in_front = in_front(&self.active, self.frozen.as_deref(), table, prefix, after);
+        let in_front = in_front(&self.active, self.frozen.as_deref(), table, prefix, after, limit);
         merge(in_front, &self.folded, table, prefix, after, limit)
     }
 }
 
 type InFront = BTreeMap<Key, Option<Value>>;
 
+/// The rows in front up to `limit` that are visible: with these, nothing behind the last of them is of interest, whatever redb has.
 fn in_front(
     active: &Generation,
     frozen: Option<&Generation>,
     table: Table,
     prefix: &[u8],
     after: Option<&[u8]>,
+    limit: usize,
 ) -> InFront {
     let mut rows = InFront::new();
-    for generation in frozen.into_iter().chain([active]) {
-        rows.extend(generation.range(table, prefix, after).map(|(key, value)| (key.clone(), value.clone())));
+    let mut active = active.range(table, prefix, after).peekable();
+    let mut frozen = frozen.into_iter().flat_map(|frozen| frozen.range(table, prefix, after)).peekable();
+    let mut visible = 0;
+    while visible < limit {
+        let row = match (active.peek(), frozen.peek()) {
+            (Some((newer, _)), Some((older, _))) if older <= newer => {
+                if older == newer {
+                    // Hidden.
+                    frozen.next();
+                    continue;
+                }
+                frozen.next()
+            }
+            (None, _) => frozen.next(),
+            _ => active.next(),
+        };
+        let Some((key, value)) = row else { break };
+        visible += usize::from(value.is_some());
+        rows.insert(key.clone(), value.clone());
     }
     rows
 }

@@ -386,7 +386,9 @@ pub(crate) fn note_cycle(txn: &mut Txn<'_>, file: FileId) -> Result<(), FsError>
 pub const MAX_DEPTH: usize = 1 << 16;
 
 fn note_garbage(txn: &mut Txn<'_>, removal: Position, what: Garbage) {
-    txn.put(Table::Garbage, table::garbage_key(removal, what), bytes::Bytes::new());
+    let key = table::garbage_key(removal, what);
+    txn.volume.reclaimed.noted(removal, &key);
+    txn.put(Table::Garbage, key, bytes::Bytes::new());
 }
 
 /// Notes what this site has to do in answer to a peer's record.

@@ -145,6 +145,14 @@ impl Site {
         self.start();
     }
 
+    /// Everything that was written to objects is there, and of the journal what was durable.
+    pub fn lose_power(&mut self) {
+        let durable = self.volume().durable();
+        self.crash();
+        power::lose(self.path(), durable.max(power::durable(self.path())));
+        self.start();
+    }
+
     pub fn restart(&mut self, cleanly: bool) {
         if cleanly {
             self.volume().close().expect("closed");
@@ -176,14 +184,34 @@ pub fn env_number(name: &str) -> Option<u64> {
 
 /// Runs a test for many seeds: for one if `SYNCLINE_SEED` names it, for `SYNCLINE_SEEDS` of them, or for as many as fit into some seconds.
 pub fn for_seeds(what: &str, seconds: u64, first: u64, run: impl Fn(u64)) {
+    let done = run_seeds(what, HowMany::FitInto(seconds), first, run);
+    eprintln!("{what}: {done} seeds");
+}
+
+/// As [`for_seeds`] for so many; times `SYNCLINE_TIMES`. How many it ran.
+pub fn for_cases(what: &str, cases: u64, first: u64, run: impl Fn(u64)) -> u64 {
+    run_seeds(what, HowMany::Cases(cases * env_number("SYNCLINE_TIMES").unwrap_or(1)), first, run)
+}
+
+enum HowMany {
+    FitInto(u64),
+    Cases(u64),
+}
+
+fn run_seeds(what: &str, how_many: HowMany, first: u64, run: impl Fn(u64)) -> u64 {
     if let Some(seed) = env_number("SYNCLINE_SEED") {
-        return run(seed);
+        run(seed);
+        return 1;
     }
-    let count = env_number("SYNCLINE_SEEDS");
+    let asked = env_number("SYNCLINE_SEEDS").map(HowMany::Cases);
+    let how_many = asked.or_else(|| env_number("SYNCLINE_SECONDS").map(HowMany::FitInto)).unwrap_or(how_many);
     let first = env_number("SYNCLINE_FIRST_SEED").unwrap_or(first);
-    let until = Instant::now() + Duration::from_secs(env_number("SYNCLINE_SECONDS").unwrap_or(seconds));
+    let begun = Instant::now();
     let mut done = 0;
-    while count.map_or(done == 0 || Instant::now() < until, |count| done < count) {
+    while match how_many {
+        HowMany::FitInto(seconds) => done == 0 || begun.elapsed() < Duration::from_secs(seconds),
+        HowMany::Cases(cases) => done < cases,
+    } {
         let seed = first + done;
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed)));
         if let Err(panic) = result {
@@ -192,5 +220,5 @@ pub fn for_seeds(what: &str, seconds: u64, first: u64, run: impl Fn(u64)) {
         }
         done += 1;
     }
-    eprintln!("{what}: {done} seeds");
+    done
 }

@@ -95,6 +95,15 @@ impl Network {
         self.written.retain(|(origin, lane, seq), _| *origin != site.id || *seq <= heads[*lane as usize]);
     }
 
+    /// A site has lost the end of its journal, of which nobody has heard, and has begun anew: the numbers are given again.
+    pub fn lost_end(&mut self, site: &Site) {
+        let ends = Lane::ALL.map(|lane| {
+            let history = site.volume().lane_history(lane);
+            history.openings().last().map_or(Seq::ZERO, |opening| opening.after)
+        });
+        self.written.retain(|(origin, lane, seq), _| *origin != site.id || *seq <= ends[*lane as usize]);
+    }
+
     /// The last number of the origin's journal that a site has which stands at the point.
     fn resume(&self, origin: &Site, lane: Lane, point: LanePoint) -> Seq {
         let history = origin.volume().lane_history(lane);

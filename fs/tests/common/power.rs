@@ -13,9 +13,27 @@ const ALIGN: usize = 32;
 /// See the layout in `journal/format.rs`.
 const LSN_AT: usize = 24;
 const HEADER_BYTES: usize = 88;
+/// In the header of a file, of which there are two copies; in a mark; in the header of a batch: the last batch that was durable then.
+const DURABLE_AT: [(&[u8], usize); 3] = [(b"SYNCJRNL", 64), (b"JMRK", 8), (b"JBAT", 32)];
 
-/// The last batch that is in the database of a store, which is not open.
-pub fn checkpoint(store: &Path) -> Lsn {
+/// The last batch of which the store, which is not open, says that it was durable.
+pub fn durable(store: &Path) -> Lsn {
+    let mut last = checkpoint(store);
+    for entry in std::fs::read_dir(store.join("journal")).expect("the journal") {
+        let bytes = std::fs::read(entry.expect("a file").path()).expect("a file of the journal");
+        for at in (0..bytes.len().saturating_sub(HEADER_BYTES)).step_by(ALIGN) {
+            let found = DURABLE_AT.iter().find(|(magic, _)| bytes[at..].starts_with(magic));
+            last = last.max(found.map_or(Lsn(0), |(_, offset)| Lsn(number(&bytes, at + offset))));
+        }
+    }
+    last
+}
+
+fn number(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
+}
+
+fn checkpoint(store: &Path) -> Lsn {
     let db = Db::open(&store.join("meta.redb")).expect("the database");
     let row = db.snapshot().expect("a snapshot").get(Table::Meta, b"checkpoint").expect("a row");
     Lsn(row.map_or(0, |row| read_u64(&row, "a checkpoint").expect("a number")))
@@ -31,8 +49,7 @@ pub fn lose(store: &Path, last: Lsn) {
             if !bytes[at..].starts_with(b"JBAT") {
                 continue;
             }
-            let lsn = u64::from_le_bytes(bytes[at + LSN_AT..at + LSN_AT + 8].try_into().expect("8 bytes"));
-            if lsn > last.0 {
+            if number(&bytes, at + LSN_AT) > last.0 {
                 bytes[at..at + HEADER_BYTES].fill(0);
                 lost = true;
             }

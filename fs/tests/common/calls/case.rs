@@ -15,8 +15,9 @@ use super::generate::{Generator, TIMEOUT};
 use super::perform::{Numbers, clock, perform};
 use super::{Call, check};
 use crate::common::dump::{check_drained, check_rows, content};
-use crate::common::network::{Network, heads};
+use crate::common::network::{Heads, Network, heads};
 use crate::common::posix::{Fd, Ino, Node, Posix, When};
+use crate::common::work::Written;
 use crate::common::{Rng, Site, power};
 
 #[derive(Clone, Debug)]
@@ -39,6 +40,10 @@ pub enum Step {
     },
     /// What was durable is there, and `keep` of the calls after it.
     LosePower {
+        keep: u64,
+    },
+    /// What was durable is there, and `keep` of what was replayed after it.
+    LosePowerOfReplica {
         keep: u64,
     },
 }
@@ -69,9 +74,6 @@ pub struct Case {
     fold: Option<JoinHandle<()>>,
     /// The model after each step since the start, and the last batch then. Only where the power is lost.
     past: Vec<(Lsn, Posix)>,
-    /// The last batch after the last step that may have cut or removed an object. Such a step is not lost: where a cut reaches the disk and its
-    /// batch does not, with an extent that is not acknowledged in the object, the store does not open.
-    cut: Lsn,
     /// The last batch of the last change to a file.
     changed: BTreeMap<Ino, Lsn>,
 }
@@ -83,7 +85,7 @@ impl Case {
             With::PowerLosses => Duration::from_secs(3600),
             _ => Duration::from_millis(20),
         };
-        let count = if shape.with == With::Replica { 2 } else { 1 };
+        let count = if shape.with == With::Crashes { 1 } else { 2 };
         let site = |id| Site::with_journal(id, shape.journal_file_bytes, flush_interval);
         let sites: Vec<Site> = (1..=count).map(site).collect();
         let volume = sites[0].volume();
@@ -107,7 +109,6 @@ impl Case {
             rng: Rng::new(seed.wrapping_mul(77)),
             fold: None,
             past: Vec::new(),
-            cut: Lsn(0),
             changed: BTreeMap::new(),
         };
         case.started();
@@ -128,6 +129,8 @@ impl Case {
             (17..33, With::Replica) => Step::Deliver { all: rng.one_in(4) },
             (33..36, With::Replica) => Step::RestartReplica { cleanly: rng.one_in(3) },
             (17..24, With::PowerLosses) => Step::LosePower { keep: rng.next() },
+            (24..36, With::PowerLosses) => Step::Deliver { all: rng.one_in(4) },
+            (36..40, With::PowerLosses) => Step::LosePowerOfReplica { keep: rng.next() },
             _ => Step::Call(generator.call(&self.model)),
         }
     }
@@ -151,9 +154,7 @@ impl Case {
             Step::Deliver { all: true } => self.replicate(),
             Step::RestartReplica { cleanly } => self.sites[1].restart(*cleanly),
             Step::LosePower { keep } => self.lose_power(*keep),
-        }
-        if cuts(step) {
-            self.cut = self.volume().appended();
+            Step::LosePowerOfReplica { keep } => self.lose_power_of_replica(*keep),
         }
         if self.shape.with == With::PowerLosses {
             self.past.push((self.volume().appended(), self.model.clone()));
@@ -177,8 +178,14 @@ impl Case {
             _ => changed.filter(|(_, sync)| *sync && writes).map(|(ino, _)| ino),
         };
         let time = |model: &Posix| changed.and_then(|(ino, _)| Some(model.nodes.get(&ino)?.mtime));
-        let before = time(&self.model);
+        let (before, made_before) = (time(&self.model), heads(&volume));
         perform(call, &volume, &mut self.model, &mut self.numbers);
+        if let Call::Write { fill, .. } = call
+            && time(&self.model) != before
+        {
+            // However it is shipped, and whatever becomes of the file until then.
+            self.network.note(volume.site(), the_one_record(made_before, heads(&volume), fill.bytes()));
+        }
         check::attributes(&volume, &mut self.model, &self.numbers);
         // What a call with O_SYNC changed; or everything, for fsync.
         let synced = synced.filter(|_| changed.is_none() || time(&self.model) != before);
@@ -219,7 +226,7 @@ impl Case {
     }
 
     fn acknowledge(&mut self) {
-        if self.shape.with == With::Replica {
+        if self.shape.with != With::Crashes {
             return (0..self.sites.len()).for_each(|at| self.network.conclude(&self.sites, at));
         }
         let volume = self.volume();
@@ -250,12 +257,13 @@ impl Case {
         let mut past = std::mem::take(&mut self.past);
         past.push((self.volume().appended(), self.model.clone()));
         self.sites[0].crash();
-        // A fold of the background may have come in between.
-        let folded = power::checkpoint(self.sites[0].path());
-        past.retain(|(lsn, _)| *lsn >= durable.max(folded).max(self.cut));
+        // A fold or a flush of the background may have come in between.
+        let durable = durable.max(power::durable(self.sites[0].path()));
+        past.retain(|(lsn, _)| *lsn >= durable);
         past.drain(..(keep % past.len() as u64) as usize);
         power::lose(self.sites[0].path(), past[0].0);
         self.sites[0].start();
+        self.network.lost_end(&self.sites[0]);
         self.model = past[0].1.clone();
         self.model.restarted();
         self.numbers.handles.clear();
@@ -274,6 +282,17 @@ impl Case {
         self.started();
     }
 
+    fn lose_power_of_replica(&mut self, keep: u64) {
+        let replica = &mut self.sites[1];
+        let (durable, appended) = (replica.volume().durable(), replica.volume().appended());
+        replica.crash();
+        let durable = durable.max(power::durable(replica.path()));
+        let more = appended.0.saturating_sub(durable.0);
+        power::lose(replica.path(), Lsn(durable.0 + keep % (more + 1)));
+        replica.start();
+        assert_eq!(heads(replica.volume()), Heads::default(), "a replica that nobody writes to makes records");
+    }
+
     /// Everything once more; then nothing is left over of what was removed.
     pub fn finish(mut self) {
         let volume = self.volume();
@@ -283,7 +302,7 @@ impl Case {
         check_rows(&self.sites[0], false);
         let cleanly = self.rng.one_in(3);
         self.restart(cleanly);
-        if self.shape.with == With::Replica {
+        if self.shape.with != With::Crashes {
             self.replicate();
             self.network.drain(&self.sites);
         } else {
@@ -298,13 +317,12 @@ impl Case {
     }
 }
 
-fn cuts(step: &Step) -> bool {
-    match step {
-        Step::Call(Call::SetAttr { set, .. }) => set.size.is_some(),
-        Step::Call(Call::Open { flags, .. }) => flags.truncate,
-        Step::Call(Call::Release { .. } | Call::Forget { .. }) | Step::Acknowledge => true,
-        _ => false,
-    }
+/// The record of a write that made no other.
+fn the_one_record(before: Heads, after: Heads, bytes: Vec<u8>) -> Option<Written> {
+    let lanes = Lane::ALL.into_iter().zip(before).zip(after);
+    let made: Vec<_> = lanes.filter(|((_, before), after)| before < after).collect();
+    let [((lane, before), seq)] = made[..] else { return None };
+    (before.next() == seq).then_some(Written { lane, seq, bytes })
 }
 
 /// A file that was changed by calls that are lost: each byte is as it was before them, or after one of them.
