@@ -20,7 +20,7 @@ use proto::hlc::Hlc;
 use proto::ids::{Incarnation, Lane, LanePoint, Position, Seq, SiteId};
 use proto::record::Record;
 
-use crate::active::MAPPED;
+use crate::active::Mark;
 use crate::error::FsError;
 use crate::journal::ReadEnd;
 use crate::meta;
@@ -150,7 +150,8 @@ impl Volume {
             return self.incarnations.own.read()[lane as usize].covers(at, position.point());
         }
         match self.incarnations.others.read().get(&(site, lane)) {
-            Some(history) => history.covers(at, position.point()),
+            // The end of one incarnation may be the beginning of the next, as which others know it.
+            Some(history) => history.covers(history.settle(at), position.point()),
             None => position.point() <= at,
         }
     }
@@ -198,7 +199,8 @@ impl Volume {
     /// Opens an incarnation if recovery is going to make records of its own.
     pub(crate) fn begin_before_recovery(&self, power_lost: bool, clean: bool) -> Result<(), FsError> {
         let answers = !self.rows.scan(Table::Repair, b"", None, 1)?.is_empty();
-        let mapped = self.rows.scan(Table::Active, b"", None, usize::MAX)?.iter().any(|(_, row)| row == MAPPED);
+        let mapped =
+            self.rows.scan(Table::Active, b"", None, usize::MAX)?.iter().any(|(_, row)| Mark::decode(row).mapped);
         if power_lost || self.tail_is_lost() || answers || (!clean && mapped) {
             self.begin_incarnation(self.incarnation(), &Default::default())?;
         }

@@ -12,10 +12,11 @@ use proto::record::{ContentChange, Data, Edit, Kind, Op, Record};
 
 use super::ahead::Ahead;
 use super::{ReplayError, Replayed};
+use crate::active::By;
 use crate::content::object::Object;
 use crate::error::FsError;
-use crate::ops::data::{EXTENT_MIN_BYTES, disk, effect_of, overwritten};
-use crate::overwrite::By;
+use crate::ops::data::{EXTENT_MIN_BYTES, disk, effect_of};
+use crate::overwrite::ATTEMPTS;
 use crate::peers::Frontier;
 use crate::store::batch::Effect;
 use crate::store::table::{self, Table};
@@ -97,7 +98,7 @@ impl Volume {
             }
             _ => first_group(records),
         };
-        let made = self.make_group(origin, incarnation, lane, records);
+        let made = self.make_group(origin, incarnation, lane, records, 0);
         let applied = made.as_ref().map_or(0, |group| group.applied);
         // Once the site has stopped, what did not become visible may be journalled.
         if applied < records.len() && self.check_writable().is_ok() {
@@ -112,6 +113,7 @@ impl Volume {
         incarnation: Incarnation,
         lane: Lane,
         records: &[Record],
+        attempts: usize,
     ) -> Result<Group, ReplayError> {
         if self.is_held(origin, lane) {
             return Err(ReplayError::Levelling);
@@ -122,6 +124,11 @@ impl Volume {
         let made = {
             let objects = self.objects_of(records)?;
             let _locks: Vec<_> = objects.values().map(|object| object.write()).collect();
+            if attempts > ATTEMPTS {
+                let changes = records.iter().filter_map(content);
+                let edits = changes.filter_map(|change| Some((objects.get(&change.file)?, &change.edit)));
+                self.prepare_peers_locked(edits)?;
+            }
             let mut ahead = Ahead::default();
             let made = match self.write_ahead((origin, incarnation, lane), records, &objects) {
                 Ok(written) => {
@@ -139,8 +146,8 @@ impl Volume {
         };
         match made {
             Made::Group(group) => Ok(group),
-            Made::Again => self.make_group(origin, incarnation, lane, records),
-            Made::OnlyFirst(count) => self.make_group(origin, incarnation, lane, &records[..count]),
+            Made::Again => self.make_group(origin, incarnation, lane, records, attempts + 1),
+            Made::OnlyFirst(count) => self.make_group(origin, incarnation, lane, &records[..count], attempts),
         }
     }
 
@@ -229,14 +236,14 @@ impl Volume {
         let mut edits = Vec::new();
         for change in records.iter().filter_map(content) {
             match self.inode(change.file) {
-                Ok(inode) if !self.is_prepared(change.file, &inode, &change.edit, By::Peer) => {
+                Ok(inode) if !self.is_prepared(change.file, &inode, &change.edit, By::Peers) => {
                     edits.push((change.file, &change.edit));
                 }
                 Ok(_) | Err(FsError::NotFound) => {}
                 Err(error) => return Err(error),
             }
         }
-        if edits.is_empty() { Ok(()) } else { self.prepare(edits, By::Peer) }
+        self.prepare_peers(edits)
     }
 
     /// The objects of the files whose content the group changes, of those that are here or that it creates.
@@ -304,11 +311,13 @@ impl Making<'_> {
             return Ok(Step::NextGroup);
         }
         let size = inode.map_or(0, |inode| inode.size);
-        // A program has written meanwhile what this record overwrites.
-        let pinned =
-            |change: &ContentChange| self.txn.volume.pins.lock().is_any(change.file, overwritten(size, &change.edit));
-        if content(record).is_some_and(pinned) {
-            return Ok(Step::NextGroup);
+        // A program has changed the file meanwhile. What the group itself has put there is committed with it, and needs nothing.
+        if let Some(change) = content(record).filter(|change| self.objects.contains_key(&change.file)) {
+            let volume = self.txn.volume;
+            let committed = volume.inode(change.file);
+            if committed.is_ok_and(|inode| !volume.is_prepared(change.file, &inode, &change.edit, By::Peers)) {
+                return Ok(Step::NextGroup);
+            }
         }
         let long = is_extent(record, size);
         if long && content(record).is_some_and(|change| self.pending.contains(&change.file)) {
