@@ -149,7 +149,8 @@ impl Volume {
             return self.incarnations.own.read()[lane as usize].covers(at, position.point());
         }
         match self.incarnations.others.read().get(&(site, lane)) {
-            Some(history) => history.covers(at, position.point()),
+            // The end of one incarnation may be the beginning of the next, as which others know it.
+            Some(history) => history.covers(history.settle(at), position.point()),
             None => position.point() <= at,
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! 1. The journal's batches after the checkpoint are read in order; their rows go in front of redb again.
 //! 2. The objects that these batches changed are made right: see [`crate::content::redo`].
-//! 3. After a power loss (another boot, and no clean end) the objects marked active may hold bytes without a record, or lack a truncated end. Where the
-//!    content is this site's, they are cut or taken as they are, and it is shipped whole. Another site's comes right by that site's records, which come
-//!    again; until then what was cut off reads as zeros. See [`crate::overwrite`].
+//! 3. After a power loss (another boot, and no clean end) the objects marked active may hold bytes without a record, or lack a truncated end. What this
+//!    site changed is cut or taken as it is, and shipped whole. What peers changed comes right by their records, which come again; until then what was
+//!    cut off reads as zeros. See [`crate::overwrite`].
 //! 4. Answers to peers that were noted but not made are made.
 
 use std::collections::BTreeMap;
@@ -16,9 +16,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proto::codec::Reader;
 use proto::ids::FileId;
-use proto::record::{Edit, MAX_DATA_BYTES, Record};
+use proto::record::{ContentChange, Edit, MAX_DATA_BYTES, Record};
 
-use crate::active::MAPPED;
+use crate::active::{By, Mark};
 use crate::content::holes::DataSegments;
 use crate::content::objects::Found;
 use crate::content::range_set::RangeSet;
@@ -26,11 +26,12 @@ use crate::content::redo;
 use crate::error::FsError;
 use crate::journal::{BatchKind, Lsn, Recovered};
 use crate::level::staged::StageId;
-use crate::ops::data::disk;
+use crate::ops::data::{commit_change, disk};
 use crate::pins::{Extent, SavedRange};
 use crate::store::batch::{Effect, State};
 use crate::store::table::{self, Repair, Table};
 use crate::tree::apply::note_repair;
+use crate::tree::inode::Inode;
 use crate::txn::Txn;
 use crate::volume::Volume;
 
@@ -116,8 +117,8 @@ impl Volume {
         let Edits { size: size_before, journalled } = edits;
         let sources: Vec<_> = journalled.iter().enumerate().map(|(index, edit)| edit.edit(index)).collect();
         let mut size = inode.size;
-        let may_be_newer = power_lost && self.rows.get(Table::Active, &table::file_key(file))?.is_some();
-        if may_be_newer && inode.content.position.site == self.site() {
+        let newer = if power_lost { self.mark_of(file)?.map(|mark| mark.by) } else { None };
+        if newer == Some(By::ThisSite) {
             let len = object.len().map_err(disk("stat of an object"))?;
             if len < redo::least_len(size_before, sources.iter().copied()) {
                 // A truncation reached the disk and its record did not: it counts as done.
@@ -125,7 +126,7 @@ impl Volume {
             }
         }
         let mut plan = redo::plan(sources, size);
-        if may_be_newer {
+        if newer.is_some() {
             plan.min_len = 0;
         }
         let bytes = |write: &redo::Rewrite<usize>| journalled[write.source].read(write.source_offset, write.len);
@@ -183,45 +184,50 @@ impl Volume {
 
     /// Step 3.
     pub(crate) fn settle_active(&self, power_lost: bool) -> Result<(), FsError> {
-        let mut files = Vec::new();
         for (key, row) in self.rows.scan(Table::Active, b"", None, usize::MAX)? {
-            let file = FileId(table::read_u64(&key, "an active object")?);
-            self.active.load([file]);
-            // After a clean end, too: a program may have gone on with its mapping.
-            if power_lost || row == MAPPED {
-                files.push((file, row == MAPPED));
-            }
-        }
-        for (file, mapped) in files {
+            let (file, mark) = (FileId(table::read_u64(&key, "an active object")?), Mark::decode(&row));
+            self.active.set(file, mark.by, self.appended());
             let Ok(inode) = self.inode(file) else { continue };
-            let object = self.objects.get(file).map_err(disk("opening an object"))?;
-            let len = object.len().map_err(disk("stat of an object"))?;
-            if inode.content.position.site != self.site() {
-                // What that site's records did to it comes again.
+            if power_lost && mark.by == By::Peers {
+                // What peers' records did to it comes again.
+                let object = self.objects.get(file).map_err(disk("opening an object"))?;
                 object.set_len(inode.size).map_err(disk("setting an object's length"))?;
                 self.dirty.mark(file, object.handle());
-                if !mapped {
-                    continue;
-                }
-                // What mappings stored is nowhere else: it counts as written now, upon what is here.
-            } else if len < inode.size {
-                // A truncation reached the disk and its record did not: it counts as done.
-                object.write().checked = true;
-                self.edit(file, Edit::Truncate { size: len }, false)?;
             }
-            // Before its content is shipped: what is stored from now on is found later.
-            let still_mapped = mapped && !self.is_unmapped(file);
-            if still_mapped {
-                self.expect_unseen_writes(file)?;
-            }
-            let mut txn = Txn::begin(self)?;
-            note_repair(&mut txn, Repair::Rewrite(file));
-            txn.commit_state()?;
-            if mapped && !still_mapped {
-                self.mark_mapped(file, false)?;
+            // What mappings stored is nowhere else, whoever wrote last: it counts as written now, upon what is here. After a clean end, too: a
+            // program may have gone on with its mapping.
+            if mark.mapped || (power_lost && mark.by == By::ThisSite) {
+                self.ship_as_it_is(file, &inode, mark.mapped)?;
             }
         }
         Ok(())
+    }
+
+    fn ship_as_it_is(&self, file: FileId, inode: &Inode, mapped: bool) -> Result<(), FsError> {
+        let object = self.objects.get(file).map_err(disk("opening an object"))?;
+        let len = object.len().map_err(disk("stat of an object"))?;
+        if len < inode.size {
+            // A truncation reached the disk and its record did not: it counts as done.
+            object.write().checked = true;
+            self.edit(file, Edit::Truncate { size: len }, false)?;
+        } else if inode.content.position.site != self.site() {
+            // Another's content with changes made here: it is this site's to ship now.
+            let _lock = object.write();
+            let txn = Txn::begin(self)?.unrefused();
+            let inode = txn.existing(file)?;
+            let (edit, time) = (Edit::Truncate { size: inode.size }, txn.now());
+            let change = ContentChange { file, base: inode.content, edit, mtime: None, mode: None, time };
+            commit_change(txn, change, inode.stamps(), None, &object)?;
+        }
+        // Before its content is shipped: what is stored from now on is found later.
+        let still_mapped = mapped && !self.is_unmapped(file);
+        if still_mapped {
+            self.expect_unseen_writes(file)?;
+        }
+        let mut txn = Txn::begin(self)?;
+        note_repair(&mut txn, Repair::Rewrite(file));
+        txn.commit_state()?;
+        if mapped && !still_mapped { self.mark_mapped(file, false) } else { Ok(()) }
     }
 }
 

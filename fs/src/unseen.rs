@@ -24,14 +24,14 @@ use proto::ids::FileId;
 use proto::record::{ContentChange, Data, Edit, Time};
 
 use self::blocks::{Blocks, Change};
-use crate::active::MAPPED;
+use crate::active::Mark;
 use crate::content::holes::DataSegments;
 use crate::content::object::Object;
 use crate::effects::Content;
 use crate::error::FsError;
 use crate::ops::data::{commit_change, disk};
 use crate::store::batch::Effect;
-use crate::store::table::{self, Table};
+use crate::store::table::Table;
 use crate::txn::Txn;
 use crate::types::Invalidation;
 use crate::volume::{ObjectState, Volume};
@@ -250,12 +250,12 @@ impl Volume {
 
     /// Whether a mark says that the file is mapped.
     pub(crate) fn is_marked_mapped(&self, file: FileId) -> Result<bool, FsError> {
-        Ok(self.rows.get(Table::Active, &table::file_key(file))?.is_some_and(|row| row == MAPPED))
+        Ok(self.mark_of(file)?.is_some_and(|mark| mark.mapped))
     }
 
     /// Files that were mapped when the store was last open, as far as that was told by a mark.
     pub(crate) fn has_mapped_files(&self) -> Result<bool, FsError> {
-        Ok(self.rows.scan(Table::Active, b"", None, usize::MAX)?.iter().any(|(_, row)| row == MAPPED))
+        Ok(self.rows.scan(Table::Active, b"", None, usize::MAX)?.iter().any(|(_, row)| Mark::decode(row).mapped))
     }
 }
 

@@ -157,3 +157,27 @@ fn a_frontier_knows_the_clock_of_its_record() {
     }
     assert_eq!(origin.volume().record_clock(LANE, Seq(4)).expect("the journal"), None);
 }
+
+/// The end of an incarnation in which nothing was lost is the beginning of the next: who has come to the one is at the other, also when it learned of the
+/// opening before that.
+#[test]
+fn who_has_all_of_an_incarnation_is_where_the_next_begins() {
+    let (origin, witness, late) = (Site::new(1), Site::new(2), Site::new(3));
+    create_some(&origin, "file", 2);
+    assert!(send(&origin, &late).is_none());
+    create(&origin, "more");
+    assert!(send(&origin, &witness).is_none());
+    origin.volume().begin_incarnation(Incarnation(1), &NOTHING).expect("an incarnation");
+    witness.volume().note_histories(origin.id, &origin.volume().own_histories()).expect("noted");
+    assert_eq!(witness.volume().frontier(origin.id, LANE), point(2, 3));
+    // It hears of the opening first.
+    late.volume().note_histories(origin.id, &origin.volume().own_histories()).expect("noted");
+    let last = read(&origin, Seq(2)).remove(0);
+    assert!(late.volume().replay(origin.id, last.incarnation, LANE, &[last.record]).stopped.is_none());
+    // Whoever removes a directory has seen all that the others did in it.
+    witness.volume().create(ROOT, TOP, b"dir", Kind::Directory, 0o755).expect("a directory");
+    witness.volume().rmdir(TOP, b"dir").expect("removed");
+    let made = read(&witness, Seq::ZERO);
+    assert!(made.iter().any(|shipped| shipped.record.deps.iter().any(|dep| dep.point() == point(2, 3))));
+    assert!(send(&witness, &late).is_none(), "it waits for what it has");
+}

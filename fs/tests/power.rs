@@ -13,15 +13,24 @@ use fs::content::objects::Objects;
 use fs::ship::Copies;
 use fs::types::{Allocate, Attr, HandleId, SetAttr};
 use fs::volume::Volume;
-use proto::ids::{FileId, Lane, LanePoint, Seq};
+use proto::ids::{FileId, Lane, LanePoint, Seq, SiteId};
 
 const TOP: FileId = FileId::ROOT;
 /// Goes by extent.
 const LONG: usize = 300_000;
 
-/// What is durable there is what was waited for.
+/// What is durable there is what was waited for, until it is started again.
 fn site(id: u16) -> Site {
-    Site::with_journal(id, JOURNAL_FILE_BYTES, Duration::from_secs(3600))
+    let site = Site::with_journal(id, JOURNAL_FILE_BYTES, Duration::from_secs(3600));
+    // The first batch is flushed in the background, and then none for an hour.
+    let volume = site.volume();
+    volume.set_acknowledged(SiteId(99), Lane::Normal, LanePoint::START).expect("a row");
+    let flushed = (0..2000).any(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        volume.durable() >= volume.appended()
+    });
+    assert!(flushed, "nothing is flushed");
+    site
 }
 
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
@@ -209,29 +218,37 @@ fn what_was_acknowledged_and_cut_is_not_missed() {
     check_drained(&mut site);
 }
 
-/// The origin's record comes again; what a lost change of the replica's object did is not the replica's to tell.
+/// The record comes again; what a lost change of the replica's object did is not the replica's to tell. Also where the content was its own before.
 #[test]
 fn a_replayed_change_that_was_lost_is_made_again() {
     for (what, change) in destructive() {
-        let (origin, mut peer) = (site(1), site(2));
-        let file = create(origin.volume(), "file", &bytes(1, LONG));
-        assert!(send(&origin, &peer, Copies::ByReference).is_none());
-        peer.volume().wait_durable(peer.volume().appended()).expect("durable");
-        change(origin.volume(), file);
-        assert!(send(&origin, &peer, Copies::ByReference).is_none());
-        let expected = content(origin.volume(), file).0;
-        peer.lose_power();
-        assert_eq!(records(&peer), 0, "{what}: the replica made a record");
-        write(origin.volume(), file, 1, b"later");
-        let sites = settle(vec![origin, peer]);
-        let mut later = expected;
-        later.resize(later.len().max(6), 0);
-        later[1..6].copy_from_slice(b"later");
-        assert!(content(sites[1].volume(), file).0 == later, "{what}");
+        for ours in [false, true] {
+            let (origin, mut peer) = (site(1), site(2));
+            let (maker, other) = if ours { (&peer, &origin) } else { (&origin, &peer) };
+            let file = create(maker.volume(), "file", &bytes(1, LONG));
+            // Its own changes are still marked.
+            write(maker.volume(), file, 0, &bytes(1, LONG)[..8]);
+            assert!(send(maker, other, Copies::ByReference).is_none());
+            for site in [maker, other] {
+                site.volume().wait_durable(site.volume().appended()).expect("durable");
+            }
+            change(origin.volume(), file);
+            let made = records(&peer);
+            assert!(send(&origin, &peer, Copies::ByReference).is_none());
+            let expected = content(origin.volume(), file).0;
+            peer.lose_power();
+            assert_eq!(records(&peer), made, "{what}: the replica made a record");
+            write(origin.volume(), file, 1, b"later");
+            let sites = settle(vec![origin, peer]);
+            let mut later = expected;
+            later.resize(later.len().max(6), 0);
+            later[1..6].copy_from_slice(b"later");
+            assert!(content(sites[1].volume(), file).0 == later, "{what}, {ours}");
+        }
     }
 }
 
-/// A record that takes content over from another site is durable before bytes of it go: else nobody would know whose bytes these are.
+/// The mark says that this site's changes are lost: what they left is this site's to ship, whoever made the content.
 #[test]
 fn a_lost_change_of_anothers_content_does_not_stay_here_alone() {
     for (what, change) in destructive() {

@@ -23,10 +23,10 @@ use proto::record::{ContentChange, Data, Edit, Op, Record, Time};
 use super::Level;
 use super::knowledge::{Frontiers, is_known};
 use super::staged::Stage;
+use crate::active::By;
 use crate::content::holes::{DataSegments, copy_range};
 use crate::content::object::Object;
 use crate::error::FsError;
-use crate::overwrite::By;
 use crate::store::batch::Effect;
 use crate::store::table::Repair;
 use crate::tree::apply::note_repair;
@@ -150,10 +150,10 @@ impl Level {
         let committed = loop {
             let lock = object.write();
             let Ok(inode) = volume.inode(file) else { return Ok(()) };
-            if !volume.is_prepared(file, &inode, &edit, By::Peer) {
+            if !volume.is_prepared(file, &inode, &edit, By::Peers) {
                 // It waits for a flush: not under the lock.
                 drop(lock);
-                volume.prepare([(file, &edit)], By::Peer)?;
+                volume.prepare_peers([(file, &edit)])?;
                 continue;
             }
             // No checkpoint until the copy is made.

@@ -21,9 +21,9 @@ use proto::record::{ContentChange, Data, Edit, Kind, MAX_DATA_BYTES, Op, Record}
 
 use super::Scope;
 use super::attr::without_suid;
+use crate::active::By;
 use crate::content::object::Object;
 use crate::error::FsError;
-use crate::overwrite::By;
 use crate::pins::Extent;
 use crate::store::batch::Effect;
 use crate::tree::apply;

@@ -14,10 +14,11 @@ use proto::record::{ContentChange, Data, Edit, Kind, Op, Record};
 use super::ahead::Ahead;
 use super::second_look::PATIENCE;
 use super::{ReplayError, Replayed};
+use crate::active::By;
 use crate::content::object::Object;
 use crate::error::FsError;
-use crate::ops::data::{EXTENT_MIN_BYTES, disk, effect_of, overwritten};
-use crate::overwrite::By;
+use crate::ops::data::{EXTENT_MIN_BYTES, disk, effect_of};
+use crate::overwrite::ATTEMPTS;
 use crate::peers::Frontier;
 use crate::store::batch::Effect;
 use crate::store::table::{self, Table};
@@ -99,7 +100,7 @@ impl Volume {
             }
             _ => first_group(records),
         };
-        let made = self.make_group(origin, incarnation, lane, records, Instant::now() + PATIENCE);
+        let made = self.make_group(origin, incarnation, lane, records, Instant::now() + PATIENCE, 0);
         let applied = made.as_ref().map_or(0, |group| group.applied);
         // Once the site has stopped, what did not become visible may be journalled.
         if applied < records.len() && self.check_writable().is_ok() {
@@ -115,6 +116,7 @@ impl Volume {
         lane: Lane,
         records: &[Record],
         patience: Instant,
+        attempts: usize,
     ) -> Result<Group, ReplayError> {
         self.second_looks.wait(records, patience);
         if self.is_held(origin, lane) {
@@ -126,6 +128,11 @@ impl Volume {
         let made = {
             let objects = self.objects_of(records)?;
             let _locks: Vec<_> = objects.values().map(|object| object.write()).collect();
+            if attempts > ATTEMPTS {
+                let changes = records.iter().filter_map(content);
+                let edits = changes.filter_map(|change| Some((objects.get(&change.file)?, &change.edit)));
+                self.prepare_peers_locked(edits)?;
+            }
             let mut ahead = Ahead::default();
             let made = match self.write_ahead((origin, incarnation, lane), records, &objects) {
                 Ok(written) => {
@@ -143,8 +150,8 @@ impl Volume {
         };
         match made {
             Made::Group(group) => Ok(group),
-            Made::Again => self.make_group(origin, incarnation, lane, records, patience),
-            Made::OnlyFirst(count) => self.make_group(origin, incarnation, lane, &records[..count], patience),
+            Made::Again => self.make_group(origin, incarnation, lane, records, patience, attempts + 1),
+            Made::OnlyFirst(count) => self.make_group(origin, incarnation, lane, &records[..count], patience, attempts),
         }
     }
 
@@ -236,14 +243,14 @@ impl Volume {
         let mut edits = Vec::new();
         for change in records.iter().filter_map(content) {
             match self.inode(change.file) {
-                Ok(inode) if !self.is_prepared(change.file, &inode, &change.edit, By::Peer) => {
+                Ok(inode) if !self.is_prepared(change.file, &inode, &change.edit, By::Peers) => {
                     edits.push((change.file, &change.edit));
                 }
                 Ok(_) | Err(FsError::NotFound) => {}
                 Err(error) => return Err(error),
             }
         }
-        if edits.is_empty() { Ok(()) } else { self.prepare(edits, By::Peer) }
+        self.prepare_peers(edits)
     }
 
     /// The objects of the files whose content the group changes, of those that are here or that it creates.
@@ -311,11 +318,13 @@ impl Making<'_> {
             return Ok(Step::NextGroup);
         }
         let size = inode.map_or(0, |inode| inode.size);
-        // A program has written meanwhile what this record overwrites.
-        let pinned =
-            |change: &ContentChange| self.txn.volume.pins.lock().is_any(change.file, overwritten(size, &change.edit));
-        if content(record).is_some_and(pinned) {
-            return Ok(Step::NextGroup);
+        // A program has changed the file meanwhile. What the group itself has put there is committed with it, and needs nothing.
+        if let Some(change) = content(record).filter(|change| self.objects.contains_key(&change.file)) {
+            let volume = self.txn.volume;
+            let committed = volume.inode(change.file);
+            if committed.is_ok_and(|inode| !volume.is_prepared(change.file, &inode, &change.edit, By::Peers)) {
+                return Ok(Step::NextGroup);
+            }
         }
         let long = is_extent(record, size);
         if long && content(record).is_some_and(|change| self.pending.contains(&change.file)) {
