@@ -4,6 +4,7 @@
 //! - [`sync_state`] sets policies and tells how sync directories stand with their peers.
 //! - [`tree`] reads a directory tree with all that a replica must have, [`compare`] says in what two differ.
 //! - [`real_tree`] makes trees like those that people keep; [`crash`] writes so that a loss is noticed; [`faults`] breaks things.
+//! - [`random`] makes random system calls, through mounts and on plain ext4 beside them.
 //! - [`tools`] finds test suites of others.
 //! - [`bench`] measures, with plain ext4 beside it.
 //!
@@ -20,6 +21,7 @@ pub mod link;
 pub mod link_source;
 pub mod outcome;
 pub mod proxy;
+pub mod random;
 pub mod real_tree;
 pub mod reaper;
 pub mod seed;
