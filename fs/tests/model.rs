@@ -163,9 +163,7 @@ impl Run {
                 };
                 let kill = rng.one_in(2);
                 volume.fallocate(handle, offset, len, how, kill).expect("allocated");
-                if how != (Allocate::Reserve { keep_size: true }) {
-                    model.file(file).xattrs.remove(&b"security.capability"[..]);
-                }
+                model.changed(file, kill);
                 if !matches!(how, Allocate::Reserve { .. }) && (offset as usize) < size {
                     let zeros = vec![0; end.min(size) - offset as usize];
                     model.write(file, offset as usize, &zeros, kill);

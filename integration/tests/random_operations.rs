@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use integration::cluster::{Cluster, Options};
+use integration::compare::{Strictness, compare, report};
 use integration::faults::{Flapping, pause};
 use integration::outcome::number_from_env;
 use integration::random::answer::Runner;
@@ -23,7 +24,10 @@ use integration::seed::Seed;
 use integration::site::is_mounted;
 use integration::tree;
 
-const MIX: Mix = Mix { policies: true };
+const MIX: Mix = Mix { policies: true, reservations: false };
+/// With room reserved the file system below chooses at each site which zeros it shows as data.
+const RESERVING: Mix = Mix { policies: true, reservations: true };
+const BUT_HOLES: Strictness = Strictness { holes: false, identity: true };
 /// What a sequence may take to be made short.
 const SHRINKING: Duration = Duration::from_secs(120);
 
@@ -53,22 +57,23 @@ struct Work {
     pair: Pair,
     names: Names,
     seed: Seed,
+    mix: Mix,
     done: Vec<Step>,
 }
 
 impl Work {
-    fn new(cluster: &Cluster, site: usize, name: &str, seed: u64) -> Self {
+    fn new(cluster: &Cluster, site: usize, name: &str, seed: u64, mix: Mix) -> Self {
         let (mount, plain) = (cluster.site(site).path(name), cluster.directory().join(format!("plain {name}")));
         make_directory(&mount);
         make_directory(&plain);
         let pair = Pair::new(&mount, &plain);
-        Self { mount, plain, pair, names: Names::default(), seed: Seed::new(seed), done: Vec::new() }
+        Self { mount, plain, pair, names: Names::default(), seed: Seed::new(seed), mix, done: Vec::new() }
     }
 
     /// Makes `count` calls, and demands the same of both sides.
     fn run(&mut self, count: u64) {
         for _ in 0..count {
-            let step = generate::next(&mut self.seed, &self.names, MIX);
+            let step = generate::next(&mut self.seed, &self.names, self.mix);
             self.done.push(step.clone());
             match self.pair.run(&step) {
                 Ok(true) => self.names.take(&step.call),
@@ -131,19 +136,20 @@ fn a_mount_answers_as_ext4_and_its_replicas_are_equal() {
     let cluster = start();
     for round in 0..3 {
         let name = format!("round-{round}");
-        let mut work = Work::new(&cluster, 0, &name, seed.wrapping_add(round));
+        let (mix, strictness) = if round == 2 { (RESERVING, BUT_HOLES) } else { (MIX, Strictness::REPLICAS) };
+        let mut work = Work::new(&cluster, 0, &name, seed.wrapping_add(round), mix);
         work.run(operations(3000) / 3);
         cluster.wait_level();
-        assert_level(&cluster, &name, &work.done);
+        assert_level(&cluster, &name, &work.done, strictness);
         assert_equal_moments(&cluster, &name);
     }
 }
 
-/// All sites are equal; else the calls are run anew, fewer and fewer, until only what is needed for a difference is left.
-fn assert_level(cluster: &Cluster, name: &str, done: &[Step]) {
-    let found = differences(cluster, name);
+/// The sites are equal in that directory; else the calls are run anew, fewer and fewer, until only what is needed for a difference is left.
+fn assert_level(cluster: &Cluster, name: &str, done: &[Step], strictness: Strictness) {
+    let found = differences(cluster, name, strictness);
     if found.is_empty() {
-        return cluster.assert_equal();
+        return;
     }
     eprintln!("{name}, after {} calls: the replicas differ:\n{found}\nmaking it short", done.len());
     let mut attempts = 0;
@@ -158,7 +164,7 @@ fn assert_level(cluster: &Cluster, name: &str, done: &[Step]) {
             let _ = runner.run(step);
         }
         cluster.wait_level();
-        let found = differences(cluster, &name);
+        let found = differences(cluster, &name, strictness);
         let fails = !found.is_empty();
         if fails {
             last = found;
@@ -168,12 +174,9 @@ fn assert_level(cluster: &Cluster, name: &str, done: &[Step]) {
     panic!("the replicas differ:\n{last}\nthe calls:\n{}", listed(&short));
 }
 
-fn differences(cluster: &Cluster, name: &str) -> String {
-    use integration::compare::{Strictness, compare, report};
+fn differences(cluster: &Cluster, name: &str, strictness: Strictness) -> String {
     let others = cluster.sites()[1..].iter();
-    let found = others.flat_map(|site| {
-        compare(&cluster.site(0).path(name), &site.path(name), Strictness::REPLICAS).unwrap()
-    });
+    let found = others.flat_map(|site| compare(&cluster.site(0).path(name), &site.path(name), strictness).unwrap());
     report(&found.collect::<Vec<_>>(), 20)
 }
 
@@ -183,7 +186,7 @@ fn crashes_and_cuts_change_nothing_of_that() {
     let first = Seed::from_env("SYNCLINE_SEED");
     let mut seed = Seed::new(first ^ 0xdead);
     let mut cluster = start();
-    let mut work = Work::new(&cluster, 0, "crashes", first);
+    let mut work = Work::new(&cluster, 0, "crashes", first, MIX);
     let flapping = Flapping::start(cluster.network().clone(), first, 300);
     let mut left = operations(1500);
     while left > 0 {
@@ -210,7 +213,7 @@ fn three_writers_apart_get_what_each_made() {
     let seed = Seed::from_env("SYNCLINE_SEED");
     let cluster = start();
     let mut works: Vec<Work> = (0..3)
-        .map(|site| Work::new(&cluster, site, &format!("of-{site}"), seed.wrapping_add(100 * site as u64)))
+        .map(|site| Work::new(&cluster, site, &format!("of-{site}"), seed.wrapping_add(100 * site as u64), MIX))
         .collect();
     thread::scope(|scope| {
         for work in &mut works {

@@ -8,6 +8,9 @@ use super::convert::time_from_request;
 use crate::error::FsError;
 use crate::types::{SetAttr, SetTime, XattrMode};
 
+/// Where Linux has attributes. Below another name there can be none, and asking for one is refused like setting one.
+const NAMESPACES: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
+
 /// A SETATTR's fields. The kernel's change time is left out: the volume's clock sets it.
 pub fn set_attr(
     mode: Option<u32>,
@@ -54,6 +57,9 @@ pub fn xattr_allowed(name: &[u8]) -> Result<(), FsError> {
 pub fn xattr_missing(name: &[u8], error: FsError) -> FsError {
     match error {
         FsError::NoXattr if name == b"security.selinux" => FsError::NotSupported("labels, where none is set"),
+        FsError::NoXattr if !NAMESPACES.iter().any(|namespace| name.starts_with(namespace)) => {
+            FsError::NotSupported("attributes of a namespace that there is not")
+        }
         error => error,
     }
 }
@@ -135,6 +141,16 @@ mod tests {
         assert!(matches!(xattr_missing(b"security.selinux", FsError::NoXattr), FsError::NotSupported(_)));
         assert!(matches!(xattr_missing(b"security.selinux", FsError::NotFound), FsError::NotFound));
         assert!(matches!(xattr_missing(b"user.x", FsError::NoXattr), FsError::NoXattr));
+    }
+
+    #[test]
+    fn a_namespace_that_there_is_not_is_not_supported() {
+        for bad in [&b"unknown.x"[..], b"user", b""] {
+            assert!(matches!(xattr_missing(bad, FsError::NoXattr), FsError::NotSupported(_)), "{}", bad.escape_ascii());
+        }
+        for good in [&b"trusted.x"[..], b"security.x", b"system.posix_acl_access"] {
+            assert!(matches!(xattr_missing(good, FsError::NoXattr), FsError::NoXattr), "{}", good.escape_ascii());
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::data::{self, WriteHow};
 use super::open_file::Opener;
 use super::session::negotiate;
 use crate::error::FsError;
-use crate::types::{RenameMode, SetAttr};
+use crate::types::RenameMode;
 use crate::volume::Volume;
 
 impl Filesystem for Adapter {
@@ -190,10 +190,6 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let set = attributes::set_attr(mode, (uid, gid), size, atime, mtime);
-        // The kernel asks for nothing where it would have cleared suid itself: with HANDLE_KILLPRIV_V2 the volume does.
-        if set == SetAttr::default() {
-            return answer_attr(self.volume.getattr(file(ino)), reply);
-        }
         let caller = caller(req);
         self.perform([ino], move |on| answer_attr(on.volume.setattr(caller, file(ino), set), reply));
     }

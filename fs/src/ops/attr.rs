@@ -7,7 +7,7 @@ use super::{Scope, commit, commit_and_settle};
 use crate::error::FsError;
 use crate::tree::inode::Inode;
 use crate::txn::Txn;
-use crate::types::{Attr, Caller, SetAttr, SetTime};
+use crate::types::{Attr, Caller, Invalidation, SetAttr, SetTime};
 use crate::volume::Volume;
 
 const SETUID: u32 = 0o4000;
@@ -16,6 +16,9 @@ const GROUP_EXECUTE: u32 = 0o010;
 
 impl Volume {
     /// Sets attributes; the size first, as a change of content. One wait for all of it.
+    ///
+    /// Setting nothing is `chown` to nobody else, or what the kernel asks for where it would have cleared suid itself: suid and sgid go,
+    /// and the change time is set.
     pub fn setattr(&self, caller: Caller, file: FileId, set: SetAttr) -> Result<Attr, FsError> {
         let SetAttr { mode, uid, gid, size, atime, mtime } = set;
         if let Some(size) = size {
@@ -24,7 +27,8 @@ impl Volume {
             }
             self.edit(file, Edit::Truncate { size }, caller.uid != 0)?;
         }
-        if set.uid.or(set.gid).is_some() {
+        let sets_nothing = set == SetAttr::default();
+        if sets_nothing || set.uid.or(set.gid).is_some() {
             self.drop_capabilities(file)?;
         }
         let txn = Txn::begin(self)?;
@@ -34,9 +38,10 @@ impl Volume {
             SetTime::Now => now,
             SetTime::At(time) => time,
         };
-        let perms = Some(new_perms(&inode, &set)).filter(|_| mode.or(uid).or(gid).is_some());
+        let new = new_perms(&inode, &set);
+        let perms = Some(new).filter(|_| mode.or(uid).or(gid).is_some() || (sets_nothing && new != inode.perms));
         let (atime, mtime) = (atime.map(at), mtime.map(at));
-        if perms.is_none() && atime.is_none() && mtime.is_none() {
+        if perms.is_none() && atime.is_none() && mtime.is_none() && !sets_nothing {
             drop(txn);
             if size.is_some() {
                 self.settle_size(file)?;
@@ -60,7 +65,8 @@ impl Volume {
 /// A change of owner clears suid and sgid unless the mode is set with it, as the kernel does for its own file systems.
 fn new_perms(inode: &Inode, set: &SetAttr) -> Perms {
     let mut perms = inode.perms;
-    if (set.uid.is_some() || set.gid.is_some()) && !inode.is_dir() {
+    let keeps_owner = set.uid.is_none() && set.gid.is_none() && *set != SetAttr::default();
+    if !keeps_owner && !inode.is_dir() {
         perms.mode = without_suid(perms.mode);
     }
     perms.mode = set.mode.map_or(perms.mode, |mode| mode & 0o7777);
@@ -73,6 +79,26 @@ fn new_perms(inode: &Inode, set: &SetAttr) -> Perms {
 pub(crate) fn without_suid(mode: u32) -> u32 {
     let sgid = if mode & GROUP_EXECUTE != 0 { SETGID } else { 0 };
     mode & !(SETUID | sgid)
+}
+
+impl Volume {
+    /// What ext4 does for a change that leaves the bytes as they are: the times, and suid and sgid if the caller may not keep them.
+    pub(crate) fn mark_modified(&self, file: FileId, kill_suid: bool) -> Result<(), FsError> {
+        self.drop_capabilities(file)?;
+        let txn = Txn::begin(self)?;
+        let inode = txn.existing(file)?;
+        let (now, mode) = (txn.now(), without_suid(inode.perms.mode));
+        let perms = Some(Perms { mode, ..inode.perms }).filter(|perms| kill_suid && *perms != inode.perms);
+        let killed = perms.is_some();
+        let touched = inode.stamps().into_iter().chain([inode.mtime_stamp]);
+        let scope = Scope::of(&txn, &[file])?;
+        let op = Op::SetAttr { file, perms, atime: None, mtime: Some(now), time: now };
+        commit(txn, &scope, op, touched)?;
+        if killed {
+            self.invalidate_later(vec![Invalidation::Attr { file }]);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -31,19 +31,23 @@ impl Volume {
             Allocate::Punch => None,
             Allocate::Reserve { keep_size } | Allocate::Zero { keep_size } => Some(end).filter(|_| !keep_size),
         };
-        match how {
+        let mut modified = match how {
             // Space is this site's own affair: only a new size is a change to the tree.
             Allocate::Reserve { .. } => {
                 let object = self.object(handle.file)?;
                 let _lock = object.write();
                 object.allocate(offset, len, true).map_err(disk("reserving space"))?;
+                false
             }
             Allocate::Punch | Allocate::Zero { .. } => {
-                self.edit(handle.file, Edit::Punch { offset, len }, kill_suid)?;
+                self.edit(handle.file, Edit::Punch { offset, len }, kill_suid)?
             }
-        }
+        };
         if let Some(size) = grow_to {
-            self.grow(handle.file, size, kill_suid)?;
+            modified |= self.grow(handle.file, size, kill_suid)?;
+        }
+        if !modified {
+            self.mark_modified(handle.file, kill_suid)?;
         }
         self.settle_size(handle.file)
     }

@@ -22,6 +22,8 @@ pub const USERS: [u32; 2] = [1001, 1002];
 pub struct Mix {
     /// Whether policies are set on directories, which moves later calls to other lanes.
     pub policies: bool,
+    /// Whether space is reserved, which makes it the file system's own choice which zeros are holes.
+    pub reservations: bool,
 }
 
 /// The next call.
@@ -139,11 +141,13 @@ impl Chooser<'_> {
     }
 
     fn mode(&mut self) -> u32 {
-        match self.seed.below(3) {
+        let mode = match self.seed.below(3) {
             0 => self.seed.below(0o10000) as u32,
             1 => [0o755, 0o777, 0o1777, 0o2775, 0o4755, 0o6777][self.seed.below(6) as usize],
             _ => [0o644, 0o666, 0o777, 0o600][self.seed.below(4) as usize],
-        }
+        };
+        // Without the group's execute bit, whether a write clears sgid hangs on all groups of the writer, which FUSE does not tell.
+        if mode & 0o2000 != 0 { mode | 0o010 } else { mode }
     }
 
     fn on(&mut self) -> On {
@@ -234,7 +238,8 @@ impl Chooser<'_> {
 
     fn allocate(&mut self) -> Call {
         let kinds = [Space::Reserve, Space::ReserveBeyond, Space::Punch, Space::Punch, Space::Zero, Space::ZeroBeyond];
-        let how = kinds[self.seed.below(6) as usize];
+        let kinds = if self.mix.reservations { &kinds[..] } else { &kinds[2..] };
+        let how = kinds[self.seed.below(kinds.len() as u64) as usize];
         let (slot, offset) = (self.slot(), self.offset());
         let len = if self.seed.one_in(2) { self.seed.between(1, 8) * 4096 } else { self.seed.between(1, 50_000) };
         Call::Allocate { slot, how, offset, len }
@@ -290,7 +295,7 @@ mod tests {
         let sequence = || {
             let (mut seed, mut names) = (Seed::new(5), Names::default());
             let mut next = || {
-                let step = next(&mut seed, &names, Mix { policies: true });
+                let step = next(&mut seed, &names, Mix { policies: true, reservations: true });
                 names.take(&step.call);
                 step
             };
