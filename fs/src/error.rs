@@ -154,3 +154,20 @@ pub enum OpenError {
     #[error("the store could not be recovered: {0}")]
     Recovery(#[from] FsError),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_refuses_for_want_of_space_is_passed_on() {
+        let disk = |errno: Errno| FsError::Disk { what: "writing an object", source: errno.into() };
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
+            assert_eq!(disk(errno).errno(), errno);
+        }
+        // What a program can't do anything about, among it what only a network file system would say.
+        for errno in [Errno::STALE, Errno::NOENT, Errno::PERM, Errno::ROFS, Errno::INTR] {
+            assert_eq!(disk(errno).errno(), Errno::IO);
+        }
+    }
+}

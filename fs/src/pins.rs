@@ -1,6 +1,6 @@
 //! Which bytes of objects unacknowledged records still refer to.
 //!
-//! A record by extent has its bytes in the object. Before they are overwritten there, the journal takes a copy (a *saved* range), so that
+//! A record by extent has its bytes in the object; so has one by copy, for peers that don't find them where they were copied from. Before they are overwritten there, the journal takes a copy (a *saved* range), so that
 //! a peer gets what was written then, not what stands there later. Live pieces of one file never overlap: an extent holds bytes beyond
 //! the end of the file, and what a truncation cut off has been saved before.
 

@@ -18,6 +18,7 @@ use proto::record::{Edit, MAX_DATA_BYTES, Record};
 
 use crate::active::MAPPED;
 use crate::content::holes::DataSegments;
+use crate::content::objects::Found;
 use crate::content::range_set::RangeSet;
 use crate::content::redo;
 use crate::error::FsError;
@@ -95,6 +96,26 @@ impl Volume {
         let bytes = |write: &redo::Rewrite<usize>| edits[write.source].read(write.source_offset, write.len);
         plan.run(&object, bytes).map_err(|error| FsError::Damaged(error.to_string()))?;
         state.checked = true;
+        Ok(())
+    }
+
+    /// After a power loss: the objects of files whose creation was lost with the end of the journal. Their ids are given again, and [`redo`] counts on
+    /// it that an object shows nothing that its file never had.
+    pub(crate) fn remove_orphans(&self) -> Result<(), FsError> {
+        let mut orphans = Vec::new();
+        for found in self.objects_dir.list().map_err(disk("listing the objects"))? {
+            if let Found::Object(file) = found.map_err(disk("listing the objects"))?
+                && self.rows.get(Table::Inode, &table::file_key(file))?.is_none()
+            {
+                orphans.push(file);
+            }
+        }
+        for file in &orphans {
+            self.remove_object(*file).map_err(disk("removing an object"))?;
+        }
+        if !orphans.is_empty() {
+            tracing::info!(objects = orphans.len(), "removed the objects of files whose creation was lost");
+        }
         Ok(())
     }
 

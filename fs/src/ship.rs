@@ -1,10 +1,10 @@
-//! This site's own records, as peers get them: in order, with all their bytes; durable here, but for the sync lane.
+//! This site's own records, as peers get them: in order, with all their bytes, or where a peer has them; durable here, but for the sync lane.
 
 use bytes::{Bytes, BytesMut};
 use proto::codec::Reader;
 use proto::hlc::Hlc;
 use proto::ids::{Incarnation, Lane, Seq};
-use proto::record::{Data, Edit, Op, Record};
+use proto::record::{CopiedRange, Data, Edit, Op, Record};
 
 use crate::error::FsError;
 use crate::journal::{BatchKind, Location, ReadEnd, ReadError};
@@ -14,7 +14,16 @@ use crate::policy::Compress;
 use crate::store::table::{self, Table};
 use crate::volume::Volume;
 
-/// A record ready to ship: all bytes by value.
+/// How records are shipped whose bytes were copied from a file that peers have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Copies {
+    /// As what they are: see [`Data::Copy`].
+    ByReference,
+    /// With their bytes, for who has others there.
+    ByValue,
+}
+
+/// A record ready to ship: no bytes by extent.
 #[derive(Clone, Debug)]
 pub struct ShipRecord {
     /// The record.
@@ -83,9 +92,15 @@ impl Volume {
     /// Shippable records after `after`, in order; at least one if there is one, about `limit_bytes` at most.
     ///
     /// In the sync lane these are all that are appended. A record is in the journal a moment before its rows are visible; what shipping needs of them
-    /// is there before: bytes by value are in the record, bytes by extent in the object, and who reads them waits for the object's lock, which
-    /// the writer holds until it is done.
-    pub fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<ShipRecord>, ReadLaneError> {
+    /// is there before: bytes by value are in the record, bytes by extent or copy in the object, and who reads them waits for the object's lock,
+    /// which the writer holds until it is done.
+    pub fn read_lane(
+        &self,
+        lane: Lane,
+        after: Seq,
+        limit_bytes: usize,
+        copies: Copies,
+    ) -> Result<Vec<ShipRecord>, ReadLaneError> {
         let batches = self.journal.read_lane(lane, after, limit_bytes, read_end(lane));
         let batches = batches.map_err(|error| read_error(error, lane, after))?;
         let mut records = Vec::new();
@@ -97,8 +112,8 @@ impl Volume {
                 if record.seq <= after {
                     continue;
                 }
-                let record = self.with_bytes(lane, record)?;
-                bytes += record.data_len();
+                let record = self.with_bytes(lane, record, copies)?;
+                bytes += record.bytes().map_or(0, |bytes| bytes.len() as u64);
                 let compress = self.compress(&record)?;
                 let (incarnation, lane_bytes) = (batch.incarnation, batch.lane_bytes);
                 records.push(ShipRecord { record, incarnation, lane_bytes, compress });
@@ -136,11 +151,15 @@ impl Volume {
         Ok(self.policies_of(change.file)?.first().map_or(Compress::Auto, |effective| effective.policy.compress))
     }
 
-    /// Fills in the bytes of an extent: from the object, and from the journal where the object's have been overwritten since.
-    fn with_bytes(&self, lane: Lane, mut record: Record) -> Result<Record, FsError> {
+    /// Fills in the bytes of an extent, or of a copy: from the object, and from the journal where the object's have been overwritten since.
+    fn with_bytes(&self, lane: Lane, mut record: Record, copies: Copies) -> Result<Record, FsError> {
         let Op::Content(change) = &mut record.op else { return Ok(record) };
         let Edit::Write { offset, data } = &mut change.edit else { return Ok(record) };
-        let Data::Extent(len) = *data else { return Ok(record) };
+        let len = match data {
+            Data::Extent(len) => *len,
+            Data::Copy(CopiedRange { len, .. }) if copies == Copies::ByValue => *len,
+            Data::Copy(_) | Data::Bytes(_) => return Ok(record),
+        };
         let object = self.object(change.file)?;
         let mut bytes = BytesMut::zeroed(len as usize);
         // Under the lock nobody overwrites the object, and what was overwritten before has been saved.

@@ -7,7 +7,7 @@ use proto::record::{Kind, Perms, Time};
 use crate::tree::entry::KindTag;
 
 /// Who asks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Caller {
     /// User.
     pub uid: u32,

@@ -7,6 +7,8 @@
 //! So while a volume has sync directories the kernel is told on threads of its own ([`Visible::tell`]), and whoever acknowledges waits for them
 //! ([`Visible::wait`]), but not for one that is at a directory in which a local operation waits for peers ([`Visible::waiting_in`]): the kernel drops
 //! the name the moment that operation is answered. Until then programs at this site may still see in that one directory what was there before.
+//!
+//! The same holds for a file that the kernel caches: it keeps the pages of an O_SYNC write locked until that is answered, and drops none before.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -46,12 +48,12 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Job>,
-    /// Jobs that are not done, and the directory that each is at.
+    /// Jobs that are not done, and the directory or file that each is at.
     jobs: HashMap<u64, (Lsn, Option<FileId>)>,
     next: u64,
     threads: usize,
     idle: usize,
-    /// How many local operations wait for peers in a directory.
+    /// How many local operations wait for peers in a directory, or a file.
     waiting: HashMap<FileId, usize>,
 }
 
@@ -93,7 +95,7 @@ impl Visible {
         }
     }
 
-    /// Returns when the kernel knows of all changes up to the batch, but for directories in which local operations wait for peers.
+    /// Returns when the kernel knows of all changes up to the batch, but for directories and files in which local operations wait for peers.
     pub fn wait(&self, lsn: Lsn) {
         let deadline = Instant::now() + WAIT_LIMIT;
         let mut state = self.shared.state.lock();
@@ -171,13 +173,17 @@ impl Shared {
             let Some(Job { number, sink, changes }) = job else { return };
             let (names, rest): (Vec<_>, Vec<_>) =
                 changes.into_iter().partition(|change| matches!(change, Invalidation::Entry { .. }));
+            let (contents, attributes): (Vec<_>, Vec<_>) =
+                rest.into_iter().partition(|change| matches!(change, Invalidation::Content { .. }));
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                sink(&rest);
-                for name in names {
-                    if let Invalidation::Entry { parent, .. } = &name {
-                        self.at(number, *parent);
+                sink(&attributes);
+                for change in contents.into_iter().chain(names) {
+                    if let Invalidation::Entry { parent: locked, .. } | Invalidation::Content { file: locked, .. } =
+                        &change
+                    {
+                        self.at(number, *locked);
                     }
-                    sink(&[name]);
+                    sink(&[change]);
                 }
             }));
             if done.is_err() {
@@ -188,7 +194,7 @@ impl Shared {
         }
     }
 
-    /// The job is about to need a directory's lock.
+    /// The job is about to need a directory's lock, or a file's pages.
     fn at(&self, number: u64, directory: FileId) {
         let mut state = self.state.lock();
         if let Some((_, at)) = state.jobs.get_mut(&number) {
@@ -264,6 +270,30 @@ mod tests {
         unlock.send(()).expect("the job waits");
         done.recv_timeout(LIMIT).expect("the kernel knows");
         assert!(told.lock().contains(&entry(7)));
+    }
+
+    /// A job that is done with a file whose pages were locked is not taken to be there still.
+    #[test]
+    fn an_acknowledgement_does_not_wait_for_pages_that_a_waiting_write_holds() {
+        let visible = Arc::new(Visible::default());
+        let content = |file| Invalidation::Content { file: FileId(file), offset: 0, len: 1 };
+        let (unlock, unlocked) = mpsc::channel::<()>();
+        let unlocked = Mutex::new(unlocked);
+        let sink = move |changes: &[Invalidation]| {
+            if changes.contains(&content(7)) {
+                _ = unlocked.lock().recv_timeout(LIMIT);
+            }
+        };
+        let sink: Arc<Invalidate> = Arc::new(sink);
+        visible.tell(Lsn(1), sink, vec![content(5), content(7), entry(8)]);
+        let done = waits(&visible, Lsn(1));
+        assert!(done.recv_timeout(Duration::from_millis(50)).is_err(), "the pages are not dropped yet");
+        let held = visible.waiting_in(&[FileId(7)]);
+        done.recv_timeout(LIMIT).expect("it waits no more");
+        drop(held);
+        unlock.send(()).expect("the job waits");
+        visible.wait(Lsn(1));
+        assert!(visible.shared.state.lock().jobs.is_empty());
     }
 
     #[test]

@@ -233,6 +233,9 @@ impl Volume {
         if volume.is_joining()? {
             return Err(OpenError::Joining { store: store.to_owned() });
         }
+        if power_lost {
+            volume.remove_orphans()?;
+        }
         // Extents of recovered batches may be in the page cache only; from here on a flush of the journal vouches for them.
         dirty.flush_all().map_err(io("flush the objects below", store))?;
         volume.journal.start(Box::new(move || dirty.flush()))?;
@@ -332,6 +335,11 @@ impl Volume {
     /// The last batch of the journal.
     pub fn appended(&self) -> Lsn {
         self.journal.appended()
+    }
+
+    /// The last batch that survives power loss, with all before it.
+    pub fn durable(&self) -> Lsn {
+        self.journal.durable()
     }
 
     pub(crate) fn invalidate(&self, invalidations: &[Invalidation]) {

@@ -4,29 +4,18 @@ mod common;
 
 use common::Site;
 use common::dump::check_rows;
+use common::exchange::{self, lacked, replay};
 use common::work::{READ_WRITE, ROOT};
 use fs::replay::ReplayError;
+use fs::ship::Copies;
 use fs::types::SetAttr;
 use fs::volume::Volume;
-use proto::ids::{FileId, Lane, Seq};
-use proto::record::Record;
+use proto::ids::{FileId, Seq};
 
 const TOP: FileId = FileId::ROOT;
 
-fn records(from: &Site, to: &Site) -> Vec<Record> {
-    let volume = from.volume();
-    volume.wait_durable(volume.appended()).expect("durable");
-    let after = to.volume().frontier(from.id, Lane::Normal).seq;
-    let read = volume.read_lane(Lane::Normal, after, 1 << 24).expect("the lane");
-    read.into_iter().map(|shipped| shipped.record).collect()
-}
-
-fn replay(from: &Site, to: &Site, records: &[Record]) -> Option<ReplayError> {
-    to.volume().replay(from.id, from.volume().incarnation(), Lane::Normal, records).stopped
-}
-
 fn send(from: &Site, to: &Site) {
-    assert!(replay(from, to, &records(from, to)).is_none());
+    assert!(exchange::send(from, to, Copies::ByValue).is_none());
 }
 
 fn resize(volume: &Volume, file: FileId, size: u64) {
@@ -92,7 +81,7 @@ fn bytes_behind_a_record_that_is_refused_do_not_show() {
     assert_eq!(content(sites[1].volume(), attr.file), b"short");
     origin.write(handle, 5, &vec![8; 69_995], false).expect("written");
     origin.write(handle, 70_000, &vec![9; 70_000], false).expect("written");
-    let mut records = records(&sites[0], &sites[1]);
+    let mut records = lacked(&sites[0], &sites[1], Copies::ByValue);
     let count = records.len();
     // A gap in front of the last one.
     records[count - 1].seq = Seq(records[count - 1].seq.0 + 1);

@@ -2,12 +2,13 @@
 
 mod common;
 
-use common::dump::{check_drained, check_rows, dump};
-use common::network::Network;
+use common::Site;
+use common::dump::{check_drained, check_rows};
+use common::exchange::{self, settle};
 use common::work::{READ_WRITE, ROOT};
-use common::{Rng, Site};
 use fs::error::FsError;
 use fs::replay::ReplayError;
+use fs::ship::Copies;
 use fs::types::{RenameMode, SetAttr};
 use fs::volume::Volume;
 use proto::hlc::Hlc;
@@ -27,30 +28,7 @@ fn rename(site: &Site, parent: FileId, name: &str, to: FileId, new_name: &str) {
 
 /// Everything of one lane, as far as it goes.
 fn send(from: &Site, to: &Site) -> Option<ReplayError> {
-    let volume = from.volume();
-    volume.wait_durable(volume.appended()).expect("durable");
-    let after = to.volume().frontier(from.id, Lane::Normal).seq;
-    let records = volume.read_lane(Lane::Normal, after, 1 << 24).expect("the lane");
-    let records: Vec<_> = records.into_iter().map(|shipped| shipped.record).collect();
-    to.volume().replay(from.id, volume.incarnation(), Lane::Normal, &records).stopped
-}
-
-fn settle(mut sites: Vec<Site>) -> Vec<Site> {
-    let (mut network, mut rng) = (Network::new(sites.len()), Rng::new(1));
-    network.settle(&sites, &mut rng);
-    network.drain(&sites);
-    for site in &mut sites {
-        check_rows(site, true);
-        check_drained(site);
-    }
-    let root = format!("inode {TOP}");
-    let mut dumps: Vec<_> = sites.iter().map(dump).collect();
-    dumps.iter_mut().for_each(|dump| drop(dump.lines.remove(&root)));
-    for other in &dumps[1..] {
-        let diff = dumps[0].diff(other);
-        assert!(diff.is_empty(), "{diff}");
-    }
-    sites
+    exchange::send(from, to, Copies::ByValue)
 }
 
 #[test]
@@ -112,7 +90,7 @@ fn what_stands_over_a_cut_extent_is_not_taken_for_it_after_a_crash() {
     let handle = volume.open(attr.file, READ_WRITE).expect("opened");
     volume.write(handle, 50_000, &vec![3; 150_000], false).expect("overwritten");
     volume.wait_durable(volume.appended()).expect("durable");
-    let records = volume.read_lane(Lane::Normal, Seq::ZERO, 1 << 24).expect("the lane");
+    let records = volume.read_lane(Lane::Normal, Seq::ZERO, 1 << 24, Copies::ByValue).expect("the lane");
     let bytes: Vec<_> = records.iter().filter_map(|shipped| shipped.record.bytes()).collect();
     for (bytes, (value, len)) in bytes.iter().zip([(1, 200_000), (2, 150_000), (3, 150_000)]) {
         assert!(

@@ -7,7 +7,7 @@ use std::path::Path;
 use common::Site;
 use common::work::ROOT;
 use fs::replay::ReplayError;
-use fs::ship::ShipRecord;
+use fs::ship::{Copies, ShipRecord};
 use proto::history::Resume;
 use proto::hlc::Hlc;
 use proto::ids::{FileId, Incarnation, Lane, LanePoint, Seq};
@@ -32,7 +32,7 @@ fn create_some(site: &Site, name: &str, count: u32) -> Vec<FileId> {
 fn read(site: &Site, after: Seq) -> Vec<ShipRecord> {
     let volume = site.volume();
     volume.wait_durable(volume.appended()).expect("durable");
-    volume.read_lane(LANE, after, 1 << 20).expect("the lane")
+    volume.read_lane(LANE, after, 1 << 20, Copies::ByValue).expect("the lane")
 }
 
 /// All that the peer lacks, each record in its own incarnation.

@@ -10,6 +10,7 @@ use common::network::{Network, heads};
 use common::work::{READ_WRITE, ROOT, use_policies};
 use common::{Rng, Site};
 use fs::replay::ReplayError;
+use fs::ship::Copies;
 use fs::types::{RenameMode, SetAttr, XattrMode};
 use fs::volume::Volume;
 use proto::ids::{FileId, Lane, Position, Seq};
@@ -73,7 +74,7 @@ impl Pair {
         let (volume, replica) = (self.volume(), self.replica.volume());
         volume.wait_durable(volume.appended()).expect("durable");
         let after = replica.frontier(self.origin.id, lane).seq;
-        let records = volume.read_lane(lane, after, 1 << 24).expect("the lane");
+        let records = volume.read_lane(lane, after, 1 << 24, Copies::ByValue).expect("the lane");
         let records: Vec<_> = records.into_iter().map(|shipped| shipped.record).collect();
         let replayed = replica.replay(self.origin.id, volume.incarnation(), lane, &records);
         replica.wait_durable(replayed.lsn).expect("durable");
@@ -299,7 +300,8 @@ fn whoever_ships_is_told_of_a_record_in_the_sync_lane_at_once_and_gets_it() {
         let head = volume.lane_head(Lane::Sync);
         // On the thread of the writer, which has let go of its locks.
         let after = Seq(head.appended.0.saturating_sub(1));
-        let record = volume.read_lane(Lane::Sync, after, 1).expect("the lane").pop().expect("a record").record;
+        let record =
+            volume.read_lane(Lane::Sync, after, 1, Copies::ByValue).expect("the lane").pop().expect("a record").record;
         assert_eq!(record.seq, head.appended);
         if std::thread::current().name() == Some("writer") {
             counter.fetch_add(1, Ordering::SeqCst);

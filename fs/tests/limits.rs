@@ -4,9 +4,9 @@ mod common;
 
 use common::Site;
 use common::work::{READ_WRITE, ROOT};
-use fs::types::SetAttr;
+use fs::types::{RenameMode, SetAttr};
 use fs::volume::{Volume, VolumeOptions};
-use proto::ids::{FileId, SiteId};
+use proto::ids::{FileId, Lane, SiteId};
 use proto::record::{Kind, Perms};
 use rustix::io::Errno;
 
@@ -45,6 +45,31 @@ fn what_is_no_regular_file_has_no_size_to_set() {
     assert_eq!(volume.setattr(ROOT, FileId::ROOT, size).expect_err("refused").errno(), Errno::ISDIR);
 }
 
+/// pjdfstest has this too, and can't ask it of a mount: the C library knows LINK_MAX of file systems in the kernel only.
+#[test]
+fn a_file_has_as_many_names_as_on_ext4() {
+    const LINK_MAX: u32 = 65_000;
+    let site = Site::new(1);
+    let volume = site.volume();
+    let file = volume.create(ROOT, FileId::ROOT, b"1", Kind::Regular, 0o644).expect("a file").file;
+    for nlink in 2..=LINK_MAX {
+        let attr = volume.link(file, FileId::ROOT, nlink.to_string().as_bytes()).expect("one more name");
+        assert_eq!(attr.nlink, nlink);
+        if nlink % 1000 == 0 {
+            volume.set_watermark(Lane::Normal, volume.lane_head(Lane::Normal).appended);
+        }
+    }
+    let refused = || volume.link(file, FileId::ROOT, b"one too many").expect_err("refused").errno();
+    assert_eq!(refused(), Errno::MLINK);
+    // What takes no more names goes on, and room for one is for one.
+    volume.rename(FileId::ROOT, b"1", FileId::ROOT, b"renamed", RenameMode::Replace).expect("renamed");
+    assert_eq!(refused(), Errno::MLINK);
+    volume.unlink(FileId::ROOT, b"2").expect("removed");
+    volume.link(file, FileId::ROOT, b"again").expect("as many as before");
+    assert_eq!(refused(), Errno::MLINK);
+    assert_eq!(volume.getattr(file).expect("attributes").nlink, LINK_MAX);
+}
+
 /// `SYNCLINE_SMALL_DISK` names an empty directory on a file system of a few dozen MiB. Without it there is nothing to fill.
 #[test]
 fn a_full_disk_refuses_and_recovers() {
@@ -65,7 +90,7 @@ fn a_full_disk_refuses_and_recovers() {
                 Ok(_) => {}
                 Err(error) => break error,
             }
-            volume.set_watermark(proto::ids::Lane::Normal, volume.lane_head(proto::ids::Lane::Normal).appended);
+            volume.set_watermark(Lane::Normal, volume.lane_head(Lane::Normal).appended);
             assert!(names.len() < 100_000);
         };
         assert_eq!(error.errno(), Errno::NOSPC, "{error}");
@@ -77,11 +102,11 @@ fn a_full_disk_refuses_and_recovers() {
         for entry in volume.list(FileId::ROOT).expect("a listing") {
             volume.unlink(FileId::ROOT, entry.name.as_bytes()).expect("what frees space goes on");
         }
-        let head = volume.lane_head(proto::ids::Lane::Normal).appended;
+        let head = volume.lane_head(Lane::Normal).appended;
         let point = proto::ids::LanePoint { incarnation: volume.incarnation(), seq: head };
         volume.forget_all();
-        volume.set_watermark(proto::ids::Lane::Normal, head);
-        volume.set_stable(SiteId(1), proto::ids::Lane::Normal, point);
+        volume.set_watermark(Lane::Normal, head);
+        volume.set_stable(SiteId(1), Lane::Normal, point);
         assert_eq!(volume.stopped(), None);
         volume.close().expect("closed");
     }

@@ -155,3 +155,35 @@ fn a_chown_to_nobody_else_clears_suid_and_sets_the_change_time() {
         assert_eq!((after.mtime, after.atime), (before.mtime, before.atime));
     }
 }
+
+#[test]
+fn a_copy_within_a_file_ends_where_the_file_ended() {
+    let store = Store::new();
+    let volume = store.start();
+    let (_, handle) = create(&volume, "file");
+    volume.write(handle, 0, b"0123456789", false).expect("written");
+    assert_eq!(volume.copy_range(handle, 4, handle, 10, 100, false).expect("copied"), 6);
+    assert_eq!(content(&volume, "file"), b"0123456789456789");
+    assert_eq!(volume.copy_range(handle, 16, handle, 0, 100, false).expect("nothing to copy"), 0);
+    let (_, read) = create(&volume, "other");
+    volume.release(read).expect("released");
+    assert!(matches!(volume.copy_range(handle, 100, read, 0, 1, false), Err(fs::error::FsError::BadHandle)));
+}
+
+#[test]
+fn a_write_that_is_refused_or_empty_changes_nothing() {
+    const CAPABILITY: &[u8] = b"security.capability";
+    let store = Store::new();
+    let volume = store.start();
+    let (file, handle) = create(&volume, "file");
+    volume.setxattr(file, CAPABILITY, b"some", XattrMode::Set).expect("set");
+    let before = volume.getattr(file).expect("attributes");
+    for (offset, bytes) in [(i64::MAX as u64, &b"x"[..]), (u64::MAX, b"x"), (0, b"")] {
+        let wrote = volume.write(handle, offset, bytes, true);
+        assert!(wrote.is_err() || bytes.is_empty());
+        assert_eq!(&volume.getxattr(file, CAPABILITY).expect("kept")[..], b"some");
+        assert_eq!(volume.getattr(file).expect("attributes"), before);
+    }
+    volume.write(handle, 0, b"x", false).expect("written");
+    assert!(volume.getxattr(file, CAPABILITY).is_err(), "whoever writes takes capabilities away");
+}

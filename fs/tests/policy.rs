@@ -12,6 +12,7 @@ use fs::error::FsError;
 use fs::peers::Member;
 use fs::policy::{Acks, Compress, Effective, Key, Mode, OnLoss, Policy, Priority, WriterSite};
 use fs::replay::ReplayError;
+use fs::ship::Copies;
 use fs::types::{Allocate, OpenFlags, RenameMode, SetAttr, SetTime, XattrMode};
 use fs::volume::Volume;
 use proto::ids::{FileId, Lane, Seq, SiteId};
@@ -68,7 +69,7 @@ fn settle(sites: &[Site]) {
                 }
                 level = false;
                 origin.wait_durable(origin.appended()).expect("durable");
-                let records = origin.read_lane(lane, before.seq, 1 << 20).expect("records");
+                let records = origin.read_lane(lane, before.seq, 1 << 20, Copies::ByValue).expect("records");
                 let records: Vec<_> = records.into_iter().map(|shipped| shipped.record).collect();
                 let replayed = to.volume().replay(from.id, origin.incarnation(), lane, &records);
                 assert!(matches!(replayed.stopped, None | Some(ReplayError::MissingDep(_))), "{replayed:?}");
@@ -342,7 +343,7 @@ fn content_is_shipped_as_the_policy_says() {
     }
     let shipped = || -> Vec<Compress> {
         volume.wait_durable(volume.appended()).expect("durable");
-        let records = volume.read_lane(Lane::Normal, Seq(0), 1 << 20).expect("records");
+        let records = volume.read_lane(Lane::Normal, Seq(0), 1 << 20, Copies::ByValue).expect("records");
         let content = records.iter().filter(|shipped| matches!(shipped.record.op, Op::Content(_)));
         content.map(|shipped| shipped.compress).collect()
     };
@@ -463,7 +464,7 @@ fn a_repair_is_made_where_another_site_is_the_writer() {
     let contents: Vec<_> = sites.iter().map(|site| common::dump::content(site.volume(), clash).0).collect();
     assert_eq!(contents[0], contents[1]);
     let replaced = |site: &Site| {
-        let records = site.volume().read_lane(Lane::Normal, Seq(0), 1 << 20).expect("records");
+        let records = site.volume().read_lane(Lane::Normal, Seq(0), 1 << 20, Copies::ByValue).expect("records");
         records.iter().any(|shipped| {
             matches!(&shipped.record.op, Op::Content(change) if matches!(change.edit, proto::record::Edit::Replace { .. }))
         })

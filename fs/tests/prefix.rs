@@ -14,6 +14,7 @@ use common::network::{Heads, heads};
 use common::work::{Program, use_policies, walk};
 use common::{Rng, Site, for_seeds};
 use fs::replay::ReplayError;
+use fs::ship::Copies;
 use fs::store::table::{self, Table};
 use fs::tree::entry::Entry;
 use fs::tree::inode::Inode;
@@ -187,7 +188,7 @@ impl Run {
         let (origin, replica) = (self.origin.volume(), self.replica.volume());
         origin.wait_durable(origin.appended()).expect("durable");
         let after = replica.frontier(self.origin.id, lane).seq;
-        let mut records = origin.read_lane(lane, after, 1).expect("records");
+        let mut records = origin.read_lane(lane, after, 1, Copies::ByValue).expect("records");
         if records.is_empty() {
             return false;
         }

@@ -12,6 +12,7 @@ use common::work::{READ_WRITE, ROOT};
 use fs::error::FsError;
 use fs::peers::Member;
 use fs::replay::ReplayError;
+use fs::ship::Copies;
 use fs::sync::Standing;
 use fs::sync::report::SyncState;
 use fs::types::{Allocate, Invalidation, RenameMode, SetAttr, XattrMode};
@@ -83,7 +84,7 @@ fn carry(from: &Volume, to: &Volume, up: &AtomicBool, stop: &AtomicBool) {
             if !up.load(Ordering::SeqCst) || from.lane_head(lane).shippable(lane) <= before.seq {
                 continue;
             }
-            let shipped = from.read_lane(lane, before.seq, 1 << 20).expect("records");
+            let shipped = from.read_lane(lane, before.seq, 1 << 20, Copies::ByValue).expect("records");
             let records: Vec<_> = shipped.into_iter().map(|shipped| shipped.record).collect();
             let replayed = to.replay(from.site(), from.incarnation(), lane, &records);
             match replayed.stopped {

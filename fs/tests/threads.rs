@@ -12,6 +12,7 @@ use common::work::{Program, READ_WRITE, ROOT, use_policies};
 use common::{Rng, Site, env_number};
 use fs::error::FsError;
 use fs::replay::ReplayError;
+use fs::ship::Copies;
 use fs::types::{OpenFlags, RenameMode, SetAttr, SetTime};
 use fs::volume::Volume;
 use proto::hlc::{Hlc, Stamp};
@@ -82,7 +83,7 @@ fn carry_lane(from: &Volume, to: &Volume, lane: Lane) -> bool {
         from.wait_durable(from.appended()).expect("durable");
     }
     let after = to.frontier(from.site(), lane);
-    let records = from.read_lane(lane, after.seq, 1 << 19).expect("the lane");
+    let records = from.read_lane(lane, after.seq, 1 << 19, Copies::ByValue).expect("the lane");
     if records.is_empty() {
         return false;
     }

@@ -9,9 +9,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use integration::cluster::{Cluster, Options};
 use integration::crash::writer::Writer;
@@ -290,4 +290,33 @@ fn writers_at_both_sites_never_hold_each_other_up() {
     // Generous: a wait for each other would last until its time is up.
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     setting.cluster.assert_converges();
+}
+
+/// The kernel keeps the pages of such a write locked while it waits for the peer, whose own write must drop them here.
+#[test]
+fn o_sync_writers_of_one_file_at_both_sites_never_hold_each_other_up() {
+    const LEN: usize = 8192;
+    let cluster = Cluster::start(2, Options::default());
+    sync_state::make(cluster.site(0), "sync", &[("timeout", "20s")], &["b"], SYNC_LIMIT);
+    fs::write(cluster.site(0).path("sync/file"), vec![b'a'; LEN]).unwrap();
+    let write = |site: usize| {
+        // First opened for both, so that the kernel caches it.
+        let flags = rustix::fs::OFlags::SYNC.bits() as i32;
+        let path = cluster.site(site).path("sync/file");
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).unwrap();
+        file.read_exact_at(&mut [0; LEN], 0).unwrap();
+        let one = |number: u64| {
+            let begin = Instant::now();
+            file.write_all_at(&[48 + site as u8; 100], number % 2 * 200).unwrap();
+            begin.elapsed()
+        };
+        (0..40).map(one).max().unwrap()
+    };
+    let slowest = std::thread::scope(|scope| {
+        let writers = [0, 1].map(|site| scope.spawn(move || write(site)));
+        writers.map(|writer| writer.join().unwrap()).into_iter().max().unwrap()
+    });
+    // Far below the time after which a writer gives the peer up.
+    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
+    cluster.assert_converges();
 }

@@ -7,4 +7,4 @@
 tonic::include_proto!("syncline.v1");
 
 /// What both sides of a connection must speak. A change that an older site would misread raises it.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;

@@ -17,7 +17,7 @@ mod fields;
 
 use bytes::Bytes;
 
-pub use self::content::{ContentChange, Data, Edit, MAX_DATA_BYTES};
+pub use self::content::{ContentChange, ContentHash, CopiedRange, Data, Edit, MAX_DATA_BYTES};
 pub use self::fields::{
     Kind, MAX_TARGET_BYTES, MAX_XATTR_NAME_BYTES, Perms, Time, lane, name, option, position, put_option, put_position,
     put_stamp, stamp,
@@ -174,13 +174,24 @@ impl Record {
     pub fn bytes(&self) -> Option<&Bytes> {
         match self.data()? {
             Data::Bytes(bytes) => Some(bytes),
-            Data::Extent(_) => None,
+            Data::Extent(_) | Data::Copy(_) => None,
         }
     }
 
     /// How many bytes of content it refers to by extent.
     pub fn extent_len(&self) -> u64 {
-        self.data_len() - self.bytes().map_or(0, |bytes| bytes.len() as u64)
+        match self.data() {
+            Some(Data::Extent(len)) => u64::from(*len),
+            _ => 0,
+        }
+    }
+
+    /// Where its bytes are, if it carries them neither by value nor by extent.
+    pub fn copied(&self) -> Option<&CopiedRange> {
+        match self.data()? {
+            Data::Copy(range) => Some(range),
+            Data::Bytes(_) | Data::Extent(_) => None,
+        }
     }
 
     fn data(&self) -> Option<&Data> {

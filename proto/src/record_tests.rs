@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::ids::{Incarnation, Lane, SiteId};
 
+const FIRST: Position = Position { site: SiteId(1), incarnation: Incarnation(1), lane: Lane::Normal, seq: Seq(1) };
+
 fn any_position() -> impl Strategy<Value = Position> {
     (1u16.., 1u32.., 0u8..4, any::<u64>()).prop_map(|(site, incarnation, lane, seq)| Position {
         site: SiteId(site),
@@ -63,12 +65,18 @@ fn any_move() -> impl Strategy<Value = Move> {
         .prop_map(|(entry, file, from, parent, name)| Move { entry: EntryId(entry), file, from, parent, name })
 }
 
+fn any_range() -> impl Strategy<Value = CopiedRange> {
+    (any_file(), 0..(i64::MAX as u64 / 2), 0..=MAX_DATA_BYTES as u32, any::<[u8; 32]>())
+        .prop_map(|(from, offset, len, hash)| CopiedRange { from, offset, len, hash: ContentHash(hash) })
+}
+
 fn any_edit() -> impl Strategy<Value = Edit> {
     let offset = 0..(i64::MAX as u64 / 2);
     prop_oneof![
         (offset.clone(), vec(any::<u8>(), 0..64))
             .prop_map(|(offset, bytes)| Edit::Write { offset, data: Data::Bytes(bytes.into()) }),
         (offset.clone(), any::<u32>()).prop_map(|(offset, len)| Edit::Write { offset, data: Data::Extent(len) }),
+        (offset.clone(), any_range()).prop_map(|(offset, range)| Edit::Write { offset, data: Data::Copy(range) }),
         offset.clone().prop_map(|size| Edit::Truncate { size }),
         (offset.clone(), offset.clone()).prop_map(|(offset, len)| Edit::Punch { offset, len }),
         offset.prop_map(|size| Edit::Replace { size }),
@@ -143,4 +151,24 @@ proptest! {
 fn a_write_beyond_the_largest_file_is_refused() {
     let edit = Edit::Write { offset: i64::MAX as u64, data: Data::Bytes(Bytes::from_static(b"x")) };
     assert!(edit.check().is_err());
+}
+
+#[test]
+fn a_copy_that_no_site_makes_is_refused() {
+    let range = CopiedRange { from: FileId::ROOT, offset: 0, len: 1, hash: ContentHash::of(b"x") };
+    let decoded = |range| {
+        let stamp = Stamp { hlc: Hlc(1), position: FIRST };
+        let edit = Edit::Write { offset: 0, data: Data::Copy(range) };
+        let time = Time { secs: 0, nanos: 0 };
+        let change = ContentChange { file: FileId::ROOT, base: stamp, edit, mtime: None, mode: None, time };
+        let mut bytes = Vec::new();
+        Op::Content(change).encode(&mut bytes);
+        Op::decode(&mut Reader::new(bytes.into()))
+    };
+    assert!(decoded(range).is_ok());
+    assert!(decoded(CopiedRange { len: MAX_DATA_BYTES as u32, ..range }).is_ok());
+    assert!(decoded(CopiedRange { len: MAX_DATA_BYTES as u32 + 1, ..range }).is_err(), "too long");
+    assert!(decoded(CopiedRange { len: u32::MAX, ..range }).is_err(), "too long");
+    assert!(decoded(CopiedRange { offset: i64::MAX as u64, ..range }).is_err(), "beyond the largest file");
+    assert!(decoded(CopiedRange { offset: u64::MAX, ..range }).is_err(), "an overflow");
 }

@@ -17,7 +17,7 @@
 //!
 //! 1. *Between sites and volumes*, keys differ: volume and origin stand in `info`, at fixed widths, so that two different
 //!    inputs never read the same. A site id is never given out twice.
-//! 2. *Between runs of one site's daemon*, keys differ: each start draws 32 random bytes as the sealing salt. Two of a trillion starts
+//! 2. *Between runs of one site's daemon*, keys differ: each start draws 32 random bytes as the salt of each of its sealers. Two of a trillion starts
 //!    draw the same with a probability below 2^-170. No state on disk is relied upon, so a restored disk image does no harm.
 //! 3. *Within a run*, one [`Sealer`] owns the salt (it takes it, and cannot be cloned) and its counter only rises: it is raised before
 //!    the cipher runs, so a failed sealing burns its number too. At the counter's end it refuses; it never wraps.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fs::error::FsError;
 use proto::grpc::{self, ShipFrame, ack_frame, ship_frame};
 use proto::hlc::Hlc;
-use proto::ids::{LanePoint, SiteId};
+use proto::ids::{LanePoint, Seq, SiteId};
 use tokio::time::{Instant, timeout_at};
 
 use crate::channel::Channel;
@@ -35,6 +35,8 @@ pub enum ShipError {
     Closed,
     #[error("it refused: {0}")]
     Refused(String),
+    #[error("it asks to be dialled again: {0}")]
+    Again(String),
     #[error(
         "it speaks version {theirs} of the protocol, this site version {}; upgrade the older site",
         grpc::PROTOCOL_VERSION
@@ -65,6 +67,8 @@ pub struct Welcomed {
     pub link: ShipLink,
     /// How far this site's lanes have come there, and what that means.
     pub handshake: Handshake,
+    /// Up to where it needs each lane's records with all their bytes, by the lane's number.
+    pub whole: [Seq; LANES],
     /// What it told of them.
     pub told: Arc<Told>,
     /// The peer's own lanes' heads at that time.
@@ -113,10 +117,14 @@ pub async fn dial<S: Store>(hub: Arc<Hub<S>>, peer: SiteId, channel: Channel) ->
         told.frontiers[head.lane as usize] = head.point;
         told.clocks[head.lane as usize] = Hlc(welcome.clocks.get(index).copied().unwrap_or_default());
     }
+    let mut whole = [Seq::ZERO; LANES];
+    for head in frames::heads_of(hub.local.site, &welcome.whole)? {
+        whole[head.lane as usize] = head.point.seq;
+    }
     let heads = frames::heads_of(peer, &welcome.heads)?;
     // The peer can't have more than is durable here: ask again, now that its answer is there.
     let told = Arc::new(told);
     let judged = told.clone();
     let handshake = hub.blocking(move |hub| judged.judge(hub, channel.lanes())).await.map_err(ShipError::Store)?;
-    Ok(Welcomed { link, handshake, told, heads, members_told })
+    Ok(Welcomed { link, handshake, whole, told, heads, members_told })
 }

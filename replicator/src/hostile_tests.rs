@@ -108,7 +108,7 @@ async fn greetings_that_can_not_be_are_refused_with_the_reason() {
     let mut renamed = hello();
     renamed.members.as_mut().map(other_name).expect("members");
     for (hello, expected) in [
-        (grpc::Hello { protocol_version: 99, ..hello() }, "speaks version 2"),
+        (grpc::Hello { protocol_version: 99, ..hello() }, "speaks version 3"),
         (grpc::Hello { volume, ..hello() }, "is of another"),
         (grpc::Hello { lanes: vec![0, 1], ..hello() }, "carries the sync lane or all others"),
         (grpc::Hello { lanes: vec![], ..hello() }, "carries the sync lane or all others"),

@@ -55,6 +55,8 @@ pub struct OriginProgress {
     pub last_received_ms: Option<u64>,
     /// Why a lane waits here.
     pub stopped: [Option<String>; LANES],
+    /// The last record in each lane that copies what was not the same here.
+    pub needed: [Seq; LANES],
     /// How far its own lanes had come when it last said so.
     pub heads: [Option<LanePoint>; LANES],
 }

@@ -220,3 +220,45 @@ async fn a_stopped_lane_with_a_full_window_does_not_hold_up_the_lane_that_it_wai
     level(&sites).await;
     sites.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_are_shipped_as_such_and_with_their_bytes_to_who_lacks_the_source() {
+    let mut sites = Sites::started(3).await;
+    let (origin, has, lacks) = (&sites.sites[0].store, &sites.sites[1].store, &sites.sites[2].store);
+    lacks.lack_sources(true);
+    origin.write(LANE, 5, 100);
+    origin.write_copies(LANE, 40, 200_000);
+    origin.write(Lane::Bulk, 3, 100);
+    origin.write_copies(Lane::Sync, 2, 70_000);
+    level(&sites).await;
+    assert_eq!(has.came(), (42, 0), "every source was there");
+    assert_eq!(lacks.came(), (0, 42), "no source was there");
+    // What comes later is tried as a copy again.
+    lacks.lack_sources(false);
+    origin.write_copies(LANE, 4, 200_000);
+    level(&sites).await;
+    assert_eq!(lacks.came(), (4, 42));
+    lacks.lack_sources(true);
+    origin.write_copies(LANE, 4, 200_000);
+    level(&sites).await;
+    assert_eq!((has.came(), lacks.came()), ((50, 0), (4, 46)));
+    sites.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_comes_instead_of_its_bytes_stops_the_lane_visibly() {
+    let mut sites = Sites::started(2).await;
+    let (origin, lacks) = (&sites.sites[0].store, &sites.sites[1].store);
+    lacks.lack_sources(true);
+    origin.keep_copies(true);
+    origin.write_copies(LANE, 2, 100_000);
+    until_status(&sites, 0, "the origin is told", |status| {
+        let stopped = status.peers[0].lanes.iter().filter_map(|lane| lane.stopped.as_ref());
+        stopped.clone().count() > 0 && stopped.clone().all(|why| why.contains("it has to come with its bytes"))
+    })
+    .await;
+    assert_eq!(lacks.came(), (0, 0), "nothing was made up");
+    lacks.lack_sources(false);
+    level(&sites).await;
+    sites.stop().await;
+}

@@ -114,6 +114,14 @@ pub enum ReceiveError {
     /// The origin's clock is too far ahead.
     #[error("your clock is wrong: {0}")]
     Clock(#[from] Drift),
+    /// A record copies bytes that are others here.
+    #[error("record {seq} of lane {lane} copies what is not the same here: it has to come with its bytes")]
+    NeedsBytes {
+        /// The lane.
+        lane: Lane,
+        /// The record.
+        seq: Seq,
+    },
     /// The store saw another order than this stream: it begins anew at the frontier.
     #[error("the replay ended: {0}")]
     Replay(String),
@@ -146,12 +154,15 @@ pub async fn serve<S: Store>(
         known.is_some_and(|(_, known)| known == text)
     };
     let name = hub.name_of(origin);
+    let again = matches!(error, ReceiveError::NeedsBytes { .. });
     match error {
         _ if known => tracing::debug!(origin = name, "the stream ended: {text}"),
-        ReceiveError::Link(_) => tracing::info!(origin = name, "the stream ended: {text}"),
+        ReceiveError::Link(_) | ReceiveError::NeedsBytes { .. } => {
+            tracing::info!(origin = name, "the stream ended: {text}")
+        }
         _ => tracing::warn!(origin = name, "the stream was ended: {text}"),
     }
-    let refused = AckFrame { frame: Some(ack_frame::Frame::Refused(grpc::Refused { reason: text })) };
+    let refused = AckFrame { frame: Some(ack_frame::Frame::Refused(grpc::Refused { reason: text, again })) };
     let _ = timeout(Duration::from_secs(1), acks.send(refused)).await;
 }
 
@@ -161,6 +172,8 @@ struct Greeted {
     histories: Histories,
     /// The first frontiers, by lane.
     frontiers: [LanePoint; LANES],
+    /// Up to where the records come with the bytes of copies.
+    whole: [Seq; LANES],
     welcome: grpc::Welcome,
     members_told: u64,
 }
@@ -194,6 +207,7 @@ async fn greet<S: Store>(
         let state = hub.state();
         (state.membership.all(), state.membership.version())
     };
+    let whole = take_needed(hub, origin, channel, &frontiers, &greeting.heads);
     let place = |(lane, point)| frames::put_head(Head { site: origin, lane, point });
     let welcome = grpc::Welcome {
         protocol_version: grpc::PROTOCOL_VERSION,
@@ -205,9 +219,10 @@ async fn greet<S: Store>(
         window_bytes: hub.config.window_bytes,
         clocks: channel.lanes().iter().map(|lane| clock_at(&clocks, *lane, frontiers[*lane as usize])).collect(),
         histories: frames::put_histories(&known),
+        whole: channel.lanes().iter().filter_map(|lane| whole_head(origin, *lane, &whole, &frontiers)).collect(),
     };
     note_heads(hub, origin, &greeting.heads);
-    Ok(Greeted { channel, turn, histories: greeting.histories, frontiers, welcome, members_told })
+    Ok(Greeted { channel, turn, histories: greeting.histories, frontiers, whole, welcome, members_told })
 }
 
 async fn receive<S: Store>(
@@ -217,8 +232,8 @@ async fn receive<S: Store>(
     acks: &mpsc::Sender<AckFrame>,
     greeted: Greeted,
 ) -> Result<(), ReceiveError> {
-    let Greeted { channel, turn: Turn { undurable, mut replaced }, histories, frontiers, welcome, members_told } =
-        greeted;
+    let Greeted { channel, turn, histories, frontiers, whole, welcome, members_told } = greeted;
+    let Turn { undurable, mut replaced } = turn;
     let welcome = AckFrame { frame: Some(ack_frame::Frame::Welcome(welcome)) };
     if acks.send(welcome).await.is_err() {
         return Ok(());
@@ -248,8 +263,14 @@ async fn receive<S: Store>(
         let frontier = frontiers[lane as usize];
         let (queue, arrived) = mpsc::unbounded_channel();
         let (opened, batches) = mpsc::channel(replay::OPENED_SEGMENTS);
-        let worker =
-            replay::Worker { hub: hub.clone(), origin, lane, outcomes: outcomes.clone(), closing: closing.subscribe() };
+        let worker = replay::Worker {
+            hub: hub.clone(),
+            origin,
+            lane,
+            whole: whole[lane as usize],
+            outcomes: outcomes.clone(),
+            closing: closing.subscribe(),
+        };
         workers.spawn(replay::open(hub.clone(), channel, arrived, opened, closing.subscribe()));
         workers.spawn(worker.run(batches));
         let room = Arc::new(Semaphore::new(permits(hub.config.window_bytes + MAX_SEALED_BYTES as u64) as usize));
@@ -264,6 +285,7 @@ async fn receive<S: Store>(
         _ = replaced.changed() => Err(ReceiveError::Busy),
         Some(ended) = workers.join_next() => Err(match ended {
             Ok(Ended::Open(error)) => error.into(),
+            Ok(Ended::NeedsBytes { lane, seq }) => ReceiveError::NeedsBytes { lane, seq },
             Ok(Ended::Replay(reason)) => ReceiveError::Replay(reason),
             Err(error) => ReceiveError::Replay(error.to_string()),
         }),
@@ -393,6 +415,36 @@ impl<S: Store> Stream<'_, S> {
         self.hub.applied.send_modify(|version| *version += 1);
         Ok(())
     }
+}
+
+/// Up to where the lanes' records have to come with the bytes of copies. Where one did not find them, that is also true of what the origin has made
+/// since: to ask for each anew would cost a connection each.
+fn take_needed<S: Store>(
+    hub: &Hub<S>,
+    origin: SiteId,
+    channel: Channel,
+    frontiers: &[LanePoint; LANES],
+    heads: &[Head],
+) -> [Seq; LANES] {
+    let mut whole = [Seq::ZERO; LANES];
+    hub.origin(origin, |progress| {
+        for lane in channel.lanes().iter().copied() {
+            let needed = &mut progress.needed[lane as usize];
+            if *needed <= frontiers[lane as usize].seq {
+                *needed = Seq::ZERO;
+                continue;
+            }
+            let head = heads.iter().find(|head| head.lane == lane).map_or(Seq::ZERO, |head| head.point.seq);
+            whole[lane as usize] = head.max(*needed);
+        }
+    });
+    whole
+}
+
+fn whole_head(origin: SiteId, lane: Lane, whole: &[Seq; LANES], frontiers: &[LanePoint; LANES]) -> Option<grpc::Head> {
+    let (seq, at) = (whole[lane as usize], frontiers[lane as usize]);
+    let point = LanePoint { incarnation: at.incarnation, seq };
+    (seq > Seq::ZERO).then(|| frames::put_head(Head { site: origin, lane, point }))
 }
 
 /// Takes in what the origin says of its incarnations, while none of its records is replayed on this stream. Gives what is known then, and the

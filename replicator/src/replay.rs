@@ -59,6 +59,8 @@ pub struct Batch {
 pub enum Ended {
     /// A segment is not one.
     Open(OpenError),
+    /// A record has to come with its bytes, which is noted.
+    NeedsBytes { lane: Lane, seq: Seq },
     /// The stream ends, or can't go on.
     Replay(String),
 }
@@ -114,6 +116,8 @@ pub struct Worker<S> {
     pub hub: Arc<Hub<S>>,
     pub origin: SiteId,
     pub lane: Lane,
+    /// Up to where the origin was asked for the bytes of copies.
+    pub whole: Seq,
     pub outcomes: mpsc::Sender<Outcome>,
     pub closing: Closing,
 }
@@ -148,14 +152,14 @@ impl<S: Store> Worker<S> {
                 records.extend(more.records);
                 rooms.push(more.room);
             }
-            if let Err(reason) = self.replay(incarnation, records).await {
-                return Ended::Replay(reason);
+            if let Err(ended) = self.replay(incarnation, records).await {
+                return ended;
             }
         }
     }
 
     /// Replays records until all are applied.
-    async fn replay(&mut self, incarnation: Incarnation, mut records: Vec<Record>) -> Result<(), String> {
+    async fn replay(&mut self, incarnation: Incarnation, mut records: Vec<Record>) -> Result<(), Ended> {
         let mut applied_here = self.hub.applied.subscribe();
         let mut shown: Option<String> = None;
         let mut failures = 0u32;
@@ -179,7 +183,12 @@ impl<S: Store> Worker<S> {
                 None if records.is_empty() => break,
                 None => "the store applied only a part and did not say why".to_string(),
                 Some(ReplayError::Gap { .. }) => {
-                    return Err(stopped.map(|error| error.to_string()).unwrap_or_default());
+                    return Err(Ended::Replay(stopped.map(|error| error.to_string()).unwrap_or_default()));
+                }
+                // If that is what it got for having asked, the lane waits, visibly, as for any other fault.
+                Some(ReplayError::NeedsBytes { seq }) if *seq > self.whole => {
+                    self.hub.origin(origin, |progress| progress.needed[lane as usize] = *seq);
+                    return Err(Ended::NeedsBytes { lane, seq: *seq });
                 }
                 Some(error) => error.to_string(),
             };
@@ -196,7 +205,7 @@ impl<S: Store> Worker<S> {
             let mut closing = self.closing.clone();
             tokio::select! {
                 biased;
-                _ = closing.wait_for(|closing| *closing) => return Err("the stream ends".to_string()),
+                _ = closing.wait_for(|closing| *closing) => return Err(Ended::with_the_stream()),
                 Ok(()) = applied_here.changed(), if waits_for_another => {}
                 () = sleep(pause.min(LONGEST_RETRY)) => {}
             }
@@ -209,8 +218,8 @@ impl<S: Store> Worker<S> {
         Ok(())
     }
 
-    async fn tell(&self, outcome: Outcome) -> Result<(), String> {
-        self.outcomes.send(outcome).await.map_err(|_| "the acknowledger ended".to_string())
+    async fn tell(&self, outcome: Outcome) -> Result<(), Ended> {
+        self.outcomes.send(outcome).await.map_err(|_| Ended::Replay("the acknowledger ended".to_string()))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Sealed segments of this site's lanes. Each is read, compressed and sealed once; every peer that stands at the same place gets
-//! the same bytes.
+//! Sealed segments of this site's lanes. Each is read, compressed and sealed once; every peer that stands at the same place, and needs the bytes of
+//! copies or does not, gets the same bytes. The two kinds at one place are two segments, each sealed with a nonce of its own.
 //!
 //! The cache is bounded; a peer that is far behind reads segments of its own, which push out only the oldest. Peers at
 //! different places never wait for each other's reads.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fs::policy::Compress;
-use fs::ship::ReadLaneError;
+use fs::ship::{Copies, ReadLaneError};
 use parking_lot::Mutex;
 use proto::ids::{Incarnation, Lane, Seq, SiteId, VolumeId};
 use proto::record::Record;
@@ -49,14 +49,16 @@ pub enum SegmentError {
     Seal(#[from] SealError),
 }
 
+type Key = (Lane, Seq, Copies);
+
 /// One place's segment; its lock is held while it is made, so that a second peer there waits instead of making it again.
 type Slot = Arc<Mutex<Option<Sealed>>>;
 
 #[derive(Default)]
 struct Cache {
-    slots: HashMap<(Lane, Seq), Slot>,
+    slots: HashMap<Key, Slot>,
     /// Places and lengths of the segments that are there, the oldest first.
-    order: VecDeque<((Lane, Seq), usize)>,
+    order: VecDeque<(Key, usize)>,
     bytes: usize,
 }
 
@@ -79,14 +81,14 @@ impl<S: Store> Segments<S> {
     }
 
     /// The segment that follows on `after`, or `None` if no durable record does. Blocks.
-    pub fn after(&self, lane: Lane, after: Seq) -> Result<Option<Sealed>, SegmentError> {
-        let place = (lane, after);
+    pub fn after(&self, lane: Lane, after: Seq, copies: Copies) -> Result<Option<Sealed>, SegmentError> {
+        let place = (lane, after, copies);
         let slot = self.cache.lock().slots.entry(place).or_default().clone();
         let mut held = slot.lock();
         if let Some(sealed) = &*held {
             return Ok(Some(sealed.clone()));
         }
-        let made = self.make(lane, after);
+        let made = self.make(lane, after, copies);
         let mut cache = self.cache.lock();
         match &made {
             Ok(Some(sealed)) => {
@@ -104,12 +106,12 @@ impl<S: Store> Segments<S> {
         made
     }
 
-    fn make(&self, lane: Lane, after: Seq) -> Result<Option<Sealed>, SegmentError> {
-        let read = self.store.read_lane(lane, after, TARGET_SEGMENT_BYTES)?;
+    fn make(&self, lane: Lane, after: Seq, copies: Copies) -> Result<Option<Sealed>, SegmentError> {
+        let read = self.store.read_lane(lane, after, TARGET_SEGMENT_BYTES, copies)?;
         let Some(incarnation) = read.first().map(|read| read.incarnation) else { return Ok(None) };
         // A segment has records of one incarnation.
         let read = &read[..read.partition_point(|read| read.incarnation == incarnation)];
-        let compression = compression(read.iter().map(|read| (read.record.data_len(), read.compress)));
+        let compression = compression(read.iter().map(|read| (carried_bytes(&read.record), read.compress)));
         let records: Vec<Record> = read.iter().map(|read| read.record.clone()).collect();
         let plain = match self.build(incarnation, lane, &records, compression) {
             Err(BuildError::TooLarge { fitting }) if fitting > 0 => {
@@ -131,6 +133,10 @@ impl<S: Store> Segments<S> {
     ) -> Result<PlainSegment, BuildError> {
         PlainSegment::build(self.volume, self.site, incarnation, lane, records, compression)
     }
+}
+
+fn carried_bytes(record: &Record) -> u64 {
+    record.bytes().map_or(0, |bytes| bytes.len() as u64)
 }
 
 /// A segment is compressed whole or not at all: as the policies say of more than half of its content, by bytes; else where it helps.

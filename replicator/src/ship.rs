@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fs::ship::LaneHead;
+use fs::ship::{Copies, LaneHead};
 use proto::grpc::{self, ShipFrame, ack_frame, ship_frame};
 use proto::ids::{Lane, Seq, SiteId};
 use proto::segment::MAX_SEALED_BYTES;
@@ -49,6 +49,8 @@ struct Connection {
     link: ShipLink,
     members_told: u64,
     stable_told: [Seq; LANES],
+    /// Up to where it gets the bytes of copies.
+    whole: [Seq; LANES],
     /// Something could not be queued: told again at the next heartbeat.
     next_heartbeat: Instant,
     /// Segments that it has not taken yet.
@@ -79,6 +81,8 @@ struct Shipper<S> {
     peer_heads: Vec<Head>,
     /// What the peer last told of this site's lanes.
     told: Option<Arc<Told>>,
+    /// It was dialled again at its word, and has acknowledged nothing since: next time it has to wait as others do.
+    dialled_again: bool,
 }
 
 /// Runs until the replicator shuts down.
@@ -100,6 +104,7 @@ pub async fn run<S: Store>(hub: Arc<Hub<S>>, peer: SiteId, channel: Channel) {
         sync_head: Seq::ZERO,
         peer_heads: Vec::new(),
         told: None,
+        dialled_again: false,
     };
     shipper.run().await;
 }
@@ -177,6 +182,9 @@ impl<S: Store> Shipper<S> {
                 Woken::Frame(frame) => {
                     if let Err(error) = self.frame(frame).await {
                         self.lost(&error);
+                        if matches!(error, ShipError::Again(_)) && !std::mem::replace(&mut self.dialled_again, true) {
+                            self.feed(Event::Wake);
+                        }
                     }
                 }
             }
@@ -219,7 +227,10 @@ impl<S: Store> Shipper<S> {
                 Command::ReadLane { lane, after } => {
                     let hub = self.hub.clone();
                     let channel = self.channel;
-                    let read = move |hub: &Hub<S>| hub.segments.after(lane, after);
+                    let whole =
+                        self.connection.as_ref().is_some_and(|connection| after < connection.whole[lane as usize]);
+                    let copies = if whole { Copies::ByValue } else { Copies::ByReference };
+                    let read = move |hub: &Hub<S>| hub.segments.after(lane, after, copies);
                     // A short tail is read from memory.
                     let tail = self.sync_head.0.saturating_sub(after.0) * RECORD_BYTES;
                     let read = async move { (lane, hub.calling(Place::of(channel, tail), read).await) };
@@ -264,14 +275,14 @@ impl<S: Store> Shipper<S> {
     }
 
     fn welcomed(&mut self, welcomed: Welcomed, heads: &mut watch::Receiver<[LaneHead; LANES]>) {
-        let Welcomed { link, handshake, told, heads: peer_heads, members_told } = welcomed;
+        let Welcomed { link, handshake, whole, told, heads: peer_heads, members_told } = welcomed;
         let (frontiers, window_bytes) = (handshake.frontiers, handshake.window_bytes);
         let next_heartbeat = Instant::now() + self.hub.config.heartbeat;
         let outbox = Outbox::new(self.hub.config.weights);
         let window = (self.channel == Channel::Async).then(|| Window::new(window_bytes));
         let stable_told = [Seq::ZERO; LANES];
         let open_at = None;
-        let connection = Connection { link, members_told, stable_told, next_heartbeat, outbox, window, open_at };
+        let connection = Connection { link, members_told, stable_told, whole, next_heartbeat, outbox, window, open_at };
         self.connection = Some(connection);
         self.name = self.hub.name_of(self.peer);
         self.hub.peer(self.peer, |progress| {
@@ -333,7 +344,9 @@ impl<S: Store> Shipper<S> {
             ShipError::Fault(_) | ShipError::Members(_) => {
                 tracing::error!(peer = self.name, channel, "nothing is shipped: {text}")
             }
-            ShipError::Incarnation => tracing::info!(peer = self.name, channel, "dialling again: {text}"),
+            ShipError::Incarnation | ShipError::Again(_) => {
+                tracing::info!(peer = self.name, channel, "dialling again: {text}")
+            }
             _ => tracing::warn!(peer = self.name, channel, "not connected: {text}"),
         }
     }
@@ -415,8 +428,8 @@ impl<S: Store> Shipper<S> {
         let sync_at_ms = self.hub.state().peers.get(&self.peer).map_or(0, |progress| progress.sync_at_ms);
         let sync_use = match clock::steady_ms().saturating_sub(sync_at_ms) {
             _ if sync_at_ms == 0 => SyncUse::None,
-            ..SYNC_IN_USE_MS => SyncUse::Now,
-            ..SYNC_LATELY_MS => SyncUse::Lately,
+            since_ms if since_ms < SYNC_IN_USE_MS => SyncUse::Now,
+            since_ms if since_ms < SYNC_LATELY_MS => SyncUse::Lately,
             _ => SyncUse::None,
         };
         let connection = self.connection.as_mut().ok_or(ShipError::Closed)?;
@@ -465,6 +478,7 @@ impl<S: Store> Shipper<S> {
                 let before = self.engine.in_flight_bytes(head.lane);
                 self.feed(Event::Acked { lane: head.lane, point: head.point });
                 let bytes = before.saturating_sub(self.engine.in_flight_bytes(head.lane));
+                self.dialled_again &= bytes == 0;
                 if self.connection.is_some() {
                     self.hub
                         .peer(self.peer, |progress| progress.rate[head.lane as usize].add(clock::steady_ms(), bytes));
@@ -483,7 +497,9 @@ impl<S: Store> Shipper<S> {
                 // Before the next frame is looked at: a later acknowledgement must not count without the new member.
                 Ok(self.hub.learn(&frames::members(Some(&members))?, Some(self.peer)).await?)
             }
-            Some(ack_frame::Frame::Refused(refused)) => Err(ShipError::Refused(refused.reason)),
+            Some(ack_frame::Frame::Refused(grpc::Refused { reason, again })) => {
+                Err(if again { ShipError::Again(reason) } else { ShipError::Refused(reason) })
+            }
             Some(ack_frame::Frame::Welcome(_)) => Err(ShipError::Unexpected("a second welcome")),
             None => Err(ShipError::Unexpected("a frame that this version does not know")),
         }

@@ -10,7 +10,7 @@ use fs::journal::Lsn;
 use fs::level::{Level, Levelled};
 use fs::peers::{Frontier, Member};
 use fs::replay::Replayed;
-use fs::ship::{Backlog, LaneHead, ReadLaneError, ShipRecord};
+use fs::ship::{Backlog, Copies, LaneHead, ReadLaneError, ShipRecord};
 use fs::volume::{OpenError, Volume, VolumeOptions};
 use proto::history::{Histories, LaneHistory};
 use proto::hlc::Hlc;
@@ -34,7 +34,13 @@ pub trait Store: Send + Sync + 'static {
     /// The listener returns at once, and may be called from any thread.
     fn on_progress(&self, listener: Box<dyn Fn() + Send + Sync>);
     fn lane_head(&self, lane: Lane) -> LaneHead;
-    fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<ShipRecord>, ReadLaneError>;
+    fn read_lane(
+        &self,
+        lane: Lane,
+        after: Seq,
+        limit_bytes: usize,
+        copies: Copies,
+    ) -> Result<Vec<ShipRecord>, ReadLaneError>;
     fn backlog(&self, lane: Lane, acknowledged: Seq) -> Result<Backlog, ReadLaneError>;
     fn frontiers(&self) -> Result<Vec<Frontier>, FsError>;
     fn replay(&self, origin: SiteId, incarnation: Incarnation, lane: Lane, records: &[Record]) -> Replayed;
@@ -107,8 +113,14 @@ impl Store for Volume {
     fn lane_head(&self, lane: Lane) -> LaneHead {
         self.lane_head(lane)
     }
-    fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<ShipRecord>, ReadLaneError> {
-        self.read_lane(lane, after, limit_bytes)
+    fn read_lane(
+        &self,
+        lane: Lane,
+        after: Seq,
+        limit_bytes: usize,
+        copies: Copies,
+    ) -> Result<Vec<ShipRecord>, ReadLaneError> {
+        self.read_lane(lane, after, limit_bytes, copies)
     }
     fn backlog(&self, lane: Lane, acknowledged: Seq) -> Result<Backlog, ReadLaneError> {
         self.backlog(lane, acknowledged)

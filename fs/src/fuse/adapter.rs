@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use fuser::{Errno, FileHandle, INodeNo, ReplyCreate, ReplyEmpty, ReplyEntry};
+use fuser::{Errno, FileHandle, INodeNo, LockOwner, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry};
+use proto::ids::FileId;
 
 use super::answer::{answer_empty, refusal};
 use super::convert::{GENERATION, OpenHandle, TTL, file, file_attr};
@@ -13,7 +14,7 @@ use super::open_file::Opener;
 use super::opening::{Admitted, OpenFiles};
 use super::waits::Waits;
 use crate::error::FsError;
-use crate::types::Attr;
+use crate::types::{Attr, HandleId};
 use crate::volume::Volume;
 
 /// What answers the kernel.
@@ -70,6 +71,48 @@ impl Adapter {
         self.waits.run(move || answer_empty(job(&volume), reply));
     }
 
+    /// The kernel drops references. Where mappings may have stored, that waits for the disk.
+    pub fn forget_inode(&self, file: FileId, count: u64) {
+        if !self.volume.unseen.is_watched(file) {
+            return self.volume.forget(file, count);
+        }
+        let Opener { volume, files } = self.opener.clone();
+        self.waits.run(move || {
+            volume.forget(file, count);
+            unmapped(&volume, &files, file);
+        });
+    }
+
+    /// The last descriptor is gone.
+    pub fn release_handle(&self, file: FileId, handle: HandleId, reply: ReplyEmpty) {
+        self.opener.files.release(file);
+        let Opener { volume, files } = self.opener.clone();
+        self.waits.run(move || {
+            let released = volume.release(handle);
+            unmapped(&volume, &files, file);
+            answer_empty(released, reply);
+        });
+    }
+
+    /// Who reads for a program names its `owner`; what the kernel reads for itself it keeps.
+    pub fn read_for(
+        &self,
+        owner: Option<LockOwner>,
+        file: FileId,
+        handle: HandleId,
+        offset: u64,
+        len: u32,
+        reply: ReplyData,
+    ) {
+        if owner.is_none() {
+            self.volume.drop_unseen_pages(file, offset, len);
+        }
+        match self.volume.read(handle, offset, len) {
+            Ok(bytes) => reply.data(&bytes),
+            Err(error) => reply.error(refusal(&error)),
+        }
+    }
+
     /// What the handle lists.
     pub fn listing(&self, dir: INodeNo, handle: FileHandle, offset: u64) -> Result<Arc<Listing>, FsError> {
         let dir = file(dir);
@@ -78,6 +121,12 @@ impl Adapter {
             let parent = self.volume.parent(dir).unwrap_or(dir);
             Ok(Listing { dir, parent, entries: self.volume.list(dir)? })
         })
+    }
+}
+
+fn unmapped(volume: &Volume, files: &OpenFiles, file: FileId) {
+    if !volume.unseen.is_watched(file) {
+        files.unmapped(file);
     }
 }
 

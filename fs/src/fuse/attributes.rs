@@ -6,10 +6,7 @@ use rustix::fs::XattrFlags;
 
 use super::convert::time_from_request;
 use crate::error::FsError;
-use crate::types::{SetAttr, SetTime, XattrMode};
-
-/// Where Linux has attributes. Below another name there can be none, and asking for one is refused like setting one.
-const NAMESPACES: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
+use crate::types::{Caller, SetAttr, SetTime, XattrMode};
 
 /// A SETATTR's fields. The kernel's change time is left out: the volume's clock sets it.
 pub fn set_attr(
@@ -57,9 +54,6 @@ pub fn xattr_allowed(name: &[u8]) -> Result<(), FsError> {
 pub fn xattr_missing(name: &[u8], error: FsError) -> FsError {
     match error {
         FsError::NoXattr if name == b"security.selinux" => FsError::NotSupported("labels, where none is set"),
-        FsError::NoXattr if !NAMESPACES.iter().any(|namespace| name.starts_with(namespace)) => {
-            FsError::NotSupported("attributes of a namespace that there is not")
-        }
         error => error,
     }
 }
@@ -81,6 +75,12 @@ pub fn xattr_answer(bytes: Bytes, room: u32) -> Result<XattrAnswer, FsError> {
         room if size <= room => Ok(XattrAnswer::Data(bytes)),
         _ => Err(FsError::XattrRange),
     }
+}
+
+/// The names that are listed for a caller: `trusted.` is for root, who alone may read it. The kernel leaves that to the file system.
+pub fn xattrs_shown(mut names: Vec<Bytes>, caller: Caller) -> Vec<Bytes> {
+    names.retain(|name| caller.uid == 0 || !name.starts_with(b"trusted."));
+    names
 }
 
 /// Names as listxattr gives them, each ended by NUL.
@@ -144,13 +144,12 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_there_is_not_is_not_supported() {
-        for bad in [&b"unknown.x"[..], b"user", b""] {
-            assert!(matches!(xattr_missing(bad, FsError::NoXattr), FsError::NotSupported(_)), "{}", bad.escape_ascii());
-        }
-        for good in [&b"trusted.x"[..], b"security.x", b"system.posix_acl_access"] {
-            assert!(matches!(xattr_missing(good, FsError::NoXattr), FsError::NoXattr), "{}", good.escape_ascii());
-        }
+    fn only_root_is_told_of_trusted_attributes() {
+        let names = || ["security.a", "trusted.a", "user.trusted.a"].map(Bytes::from).to_vec();
+        let root = Caller { uid: 0, gid: 5 };
+        let user = Caller { uid: 5, gid: 0 };
+        assert_eq!(xattrs_shown(names(), root), names());
+        assert_eq!(xattrs_shown(names(), user), ["security.a", "user.trusted.a"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::data;
 use super::open_mode::Access;
 use super::opening::{Admitted, How, OpenFiles};
 use crate::error::FsError;
-use crate::types::{Attr, Caller, HandleId, OpenFlags, SetAttr};
+use crate::types::{Attr, Caller, HandleId, OpenFlags};
 use crate::volume::Volume;
 
 /// Opens files: what that needs, to be taken to another thread.
@@ -26,24 +26,13 @@ impl Opener {
     /// Opens a file that is there. `register` tells the kernel of an object.
     pub fn open_file(
         &self,
-        caller: Caller,
         file: FileId,
         flags: i32,
         register: impl FnOnce(&File) -> io::Result<BackingId>,
     ) -> Result<(OpenHandle, Admitted), FsError> {
-        let wanted = data::open_flags(flags);
-        // Truncation takes suid and sgid away from whoever may not keep them. The kernel says so in a bit of OPEN that fuser hides.
-        // So where there is something to take away, it is done as the change of size that it is, with the caller's name. Root may
-        // keep them (CAP_FSETID).
-        let as_caller = wanted.truncate && caller.uid != 0 && self.volume.getattr(file)?.perms.mode & 0o6000 != 0;
-        let handle = self.volume.open(file, OpenFlags { truncate: wanted.truncate && !as_caller, ..wanted })?;
-        if as_caller {
-            let empty = SetAttr { size: Some(0), ..SetAttr::default() };
-            if let Err(error) = self.volume.setattr(caller, file, empty) {
-                self.give_up(handle);
-                return Err(error);
-            }
-        }
+        // The kernel empties the file itself, as a change of size, once it knows that nobody runs it.
+        let wanted = OpenFlags { truncate: false, ..data::open_flags(flags) };
+        let handle = self.volume.open(file, wanted)?;
         let admitted = self.admit(file, handle, flags, register)?;
         Ok((OpenHandle { handle, append: wanted.append, sync: wanted.sync }, admitted))
     }

@@ -1,5 +1,8 @@
 //! What is open, and through which backing id the kernel reaches it.
 //!
+//! A mapping of an object outlives its handle. As long as there may be one, the inode stays passed through: pages cached beside it
+//! would not show its stores, and written back would take them away.
+//!
 //! All passed-through opens of an inode share one backing id (the kernel refuses a second with EIO). It is stored before
 //! the reply that names it is sent, and given back with the last release. Its registration happens under the lock, so
 //! that two opens at once cannot make two; it is one ioctl that waits for nothing.
@@ -13,6 +16,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +38,8 @@ pub struct OpenFiles<B = BackingId> {
 struct OpenInode<B> {
     mode: OpenMode,
     backing: Option<Arc<B>>,
+    /// The object may be mapped, also when all opens are gone: counted as one more open.
+    mapped: bool,
 }
 
 /// How a file is opened.
@@ -81,20 +87,21 @@ impl<B> OpenFiles<B> {
     pub fn admit(&self, file: FileId, how: How, register: impl FnOnce() -> io::Result<B>) -> Admitted<B> {
         let How { access, .. } = how;
         let mut inodes = self.inodes.lock();
-        let inode = inodes.entry(file).or_insert(OpenInode { mode: OpenMode::Idle, backing: None });
+        let inode = inodes.entry(file).or_insert(OpenInode { mode: OpenMode::Idle, backing: None, mapped: false });
         if inode.mode == OpenMode::Idle && self.may_register(access) {
             inode.backing = register().map(Arc::new).map_err(|error| self.refused(file, &error)).ok();
         }
         let mode = inode.mode.open(access, inode.backing.is_some());
+        let unseen_writes = mode == IoMode::DirectPassthrough { unseen_writes: true };
+        if unseen_writes && !inode.mapped {
+            inode.mapped = true;
+            inode.mode.open(access, true);
+        }
         let backing = match mode {
             IoMode::Cached => None,
             IoMode::Passthrough | IoMode::DirectPassthrough { .. } => inode.backing.clone(),
         };
-        Admitted {
-            flags: fopen_flags(how, mode),
-            backing,
-            unseen_writes: mode == IoMode::DirectPassthrough { unseen_writes: true },
-        }
+        Admitted { flags: fopen_flags(how, mode), backing, unseen_writes }
     }
 
     /// Counts one open less.
@@ -106,6 +113,17 @@ impl<B> OpenFiles<B> {
         };
         inode.mode.release();
         if inode.mode == OpenMode::Idle {
+            let last = inodes.remove(&file);
+            drop(inodes);
+            drop(last);
+        }
+    }
+
+    /// The object is not mapped any more, unless there are opens that can still map it: their last release says so again.
+    pub fn unmapped(&self, file: FileId) {
+        let mut inodes = self.inodes.lock();
+        let only_mapped = OpenMode::Passthrough(NonZeroU32::MIN);
+        if inodes.get(&file).is_some_and(|inode| inode.mapped && inode.mode == only_mapped) {
             let last = inodes.remove(&file);
             drop(inodes);
             drop(last);

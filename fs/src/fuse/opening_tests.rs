@@ -41,10 +41,27 @@ fn all_opens_of_an_inode_share_one_backing_until_the_last_release() {
     drop((backing, second, third));
     files.release(FILE);
     files.release(FILE);
+    files.unmapped(FILE);
     assert_eq!(live.load(Ordering::SeqCst), 1);
     files.release(FILE);
+    assert_eq!(live.load(Ordering::SeqCst), 1, "a mapping may be left");
+    files.unmapped(FILE);
     assert_eq!(live.load(Ordering::SeqCst), 0);
     assert!(files.inodes.lock().is_empty(), "closed files leave nothing behind");
+}
+
+#[test]
+fn an_inode_stays_passed_through_while_it_may_be_mapped() {
+    let files = OpenFiles::new(true);
+    files.admit(FILE, how(Access::Read), || Ok(()));
+    files.admit(FILE, how(Access::ReadWrite), || panic!("registered twice"));
+    files.release(FILE);
+    files.release(FILE);
+    let again = files.admit(FILE, how(Access::ReadWrite), || panic!("registered twice"));
+    assert!(again.backing.is_some() && again.unseen_writes);
+    files.release(FILE);
+    files.unmapped(FILE);
+    assert!(files.admit(FILE, how(Access::ReadWrite), || panic!("it is cached now")).backing.is_none());
 }
 
 #[test]

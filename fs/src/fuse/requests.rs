@@ -20,7 +20,6 @@ use super::answer::{answer_attr, answer_statfs, answer_written, answer_xattr, re
 use super::attributes;
 use super::convert::{self, GENERATION, OpenHandle, TTL, caller, file, file_attr, handle};
 use super::data::{self, WriteHow};
-use super::open_file::Opener;
 use super::session::negotiate;
 use crate::error::FsError;
 use crate::types::RenameMode;
@@ -44,7 +43,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
-        self.volume.forget(file(ino), nlookup);
+        self.forget_inode(file(ino), nlookup);
     }
 
     fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, rdev: u32, reply: ReplyEntry) {
@@ -211,8 +210,9 @@ impl Filesystem for Adapter {
         answer_xattr(result, reply);
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.volume.listxattr(file(ino)).map(|names| attributes::xattr_names(&names));
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let shown = |names: Vec<Bytes>| attributes::xattr_names(&attributes::xattrs_shown(names, caller(req)));
+        let names = self.volume.listxattr(file(ino)).map(shown);
         answer_xattr(names.and_then(|names| attributes::xattr_answer(names, size)), reply);
     }
 
@@ -230,18 +230,14 @@ impl Filesystem for Adapter {
 
     // -- files --
 
-    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let caller = caller(req);
-        let open =
-            move |on: &Opener| match on.open_file(caller, file(ino), flags.0, |object| reply.open_backing(object)) {
-                Ok((open, admitted)) => match &admitted.backing {
-                    Some(backing) => reply.opened_passthrough(open.encode(), admitted.flags, backing),
-                    None => reply.opened(open.encode(), admitted.flags),
-                },
-                Err(error) => reply.error(refusal(&error)),
-            };
-        // Only emptying it is a change.
-        if data::open_flags(flags.0).truncate { self.perform([ino], open) } else { open(&self.opener) }
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.opener.open_file(file(ino), flags.0, |object| reply.open_backing(object)) {
+            Ok((open, admitted)) => match &admitted.backing {
+                Some(backing) => reply.opened_passthrough(open.encode(), admitted.flags, backing),
+                None => reply.opened(open.encode(), admitted.flags),
+            },
+            Err(error) => reply.error(refusal(&error)),
+        }
     }
 
     fn create(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, flags: i32, reply: ReplyCreate) {
@@ -256,18 +252,15 @@ impl Filesystem for Adapter {
     fn read(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
         _: OpenFlags,
-        _: Option<LockOwner>,
+        owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.volume.read(handle(fh), offset, size) {
-            Ok(bytes) => reply.data(&bytes),
-            Err(error) => reply.error(refusal(&error)),
-        }
+        self.read_for(owner, file(ino), handle(fh), offset, size, reply);
     }
 
     fn write(
@@ -308,8 +301,7 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.opener.files.release(file(ino));
-        self.answer_later(reply, move |volume| volume.release(handle(fh)));
+        self.release_handle(file(ino), handle(fh), reply);
     }
 
     fn fallocate(

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ const MAX_BACKGROUND: u16 = 64;
 const MIN_THREADS: usize = 4;
 /// How long the request threads may take to notice that the file system is gone.
 const END_LIMIT: Duration = Duration::from_secs(30);
+/// How often mappings whose handles are closed are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How to mount.
 #[derive(Clone, Debug)]
@@ -111,6 +113,14 @@ struct End {
     reached: Condvar,
 }
 
+impl End {
+    fn is_reached_within(&self, limit: Duration) -> bool {
+        let mut result = self.result.lock();
+        _ = self.reached.wait_while_for(&mut result, |result| result.is_none(), limit);
+        result.is_some()
+    }
+}
+
 /// Mounts the volume on an empty directory. Returns once it answers.
 pub fn mount(volume: Arc<Volume>, mount_point: &Path, options: &MountOptions) -> Result<MountedSession, MountError> {
     let store = volume.store_path();
@@ -133,6 +143,7 @@ pub fn mount(volume: Arc<Volume>, mount_point: &Path, options: &MountOptions) ->
     volume.on_invalidate(Box::new(move |changed| invalidate(&notifier, changed)));
     let end = Arc::new(End::default());
     let run_end = end.clone();
+    let (looked_at, looking_end) = (Arc::downgrade(&volume), end.clone());
     let run = move || {
         let result = session.run().map_err(|error| EndError(Arc::new(error)));
         volume.on_invalidate(Box::new(|_| ()));
@@ -141,6 +152,8 @@ pub fn mount(volume: Arc<Volume>, mount_point: &Path, options: &MountOptions) ->
         run_end.reached.notify_all();
     };
     thread::Builder::new().name("fuse-session".into()).spawn(run).map_err(refused)?;
+    let look = move || look_for_unseen(&looked_at, &looking_end);
+    thread::Builder::new().name("unseen".into()).spawn(look).map_err(refused)?;
 
     let mounted = MountedSession { mount_point, threads, allow_other, files, end };
     let SessionInfo { mount_point, passthrough, .. } = mounted.info();
@@ -235,6 +248,17 @@ impl Drop for MountedSession {
     }
 }
 
+/// Until the session ends. A look hashes what has changed: it takes a small part of the time at most.
+fn look_for_unseen(volume: &Weak<Volume>, end: &End) {
+    let mut pause = LOOK_INTERVAL;
+    while !end.is_reached_within(pause) {
+        let Some(volume) = volume.upgrade() else { return };
+        let begin = Instant::now();
+        volume.look_for_unseen();
+        pause = LOOK_INTERVAL.max(begin.elapsed() * 10);
+    }
+}
+
 /// Asks the kernel for what suits a volume. Whether it passes through is the answer.
 ///
 /// | asked for | why |
@@ -243,12 +267,12 @@ impl Drop for MountedSession {
 /// | PARALLEL_DIROPS | lookups and listings of one directory at once |
 /// | DO_READDIRPLUS, READDIRPLUS_AUTO | `ls -l` in one go, `ls` without attributes |
 /// | ASYNC_DIO | several requests of one O_DIRECT call at once |
-/// | ATOMIC_O_TRUNC | opening with O_TRUNC is one request |
 /// | HANDLE_KILLPRIV_V2 | no GETXATTR for each write; the volume clears suid, sgid and file capabilities |
 /// | CACHE_SYMLINKS | a link's target never changes |
 /// | EXPLICIT_INVAL_DATA | pages go when replay says which, not all of them when the size has changed |
 ///
-/// Not asked for: WRITEBACK_CACHE (excludes passthrough, hides writes and their order, overrides sizes and times that replay
+/// Not asked for: ATOMIC_O_TRUNC (a program that runs would lose its text to an open for reading with O_TRUNC before the kernel refuses that, and
+/// the caller's right to keep suid is not told); WRITEBACK_CACHE (excludes passthrough, hides writes and their order, overrides sizes and times that replay
 /// brings); AUTO_INVAL_DATA (own writes would drop own pages); POSIX_ACL; POSIX_LOCKS and FLOCK_LOCKS (the kernel's own locks serve
 /// all programs at a site); DIRECT_IO_ALLOW_MMAP (no open is direct without being passed through, and it would flush at each direct
 /// request); EXPORT_SUPPORT.
@@ -257,7 +281,6 @@ pub(super) fn negotiate(config: &mut KernelConfig, stack_depth: u32) -> bool {
         | InitFlags::FUSE_DO_READDIRPLUS
         | InitFlags::FUSE_READDIRPLUS_AUTO
         | InitFlags::FUSE_ASYNC_DIO
-        | InitFlags::FUSE_ATOMIC_O_TRUNC
         | InitFlags::FUSE_HANDLE_KILLPRIV_V2
         | InitFlags::FUSE_CACHE_SYMLINKS
         | InitFlags::FUSE_EXPLICIT_INVAL_DATA;

@@ -8,7 +8,7 @@
 //! | by extent | bytes into the object, beyond its committed end | batch appended | rows visible |
 //!
 //! By value, a crash after the first step is completed by recovery. By extent, a crash after the first step leaves bytes
-//! beyond the end that no row knows: they are cut when the object is next opened.
+//! beyond the end that no row knows: they are cut when the object is next opened. What [`super::copy`] copies goes as by extent.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -56,12 +56,22 @@ impl Volume {
         if !handle.flags.write {
             return Err(FsError::BadHandle);
         }
+        // What is refused, or writes nothing, takes no capabilities away.
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let first = data.len().min(MAX_DATA_BYTES) as u64;
+        if !handle.flags.append {
+            check_end(offset.checked_add(first))?;
+        }
+        self.need_room(first)?;
         self.journal_unseen_before_write(handle.file)?;
         self.drop_capabilities(handle.file)?;
         let mut written = 0;
         for piece in data.chunks(MAX_DATA_BYTES) {
             let at = if handle.flags.append { At::End } else { At::Offset(offset + written as u64) };
-            let room = self.need_room(piece.len() as u64);
+            // There is room for the first piece.
+            let room = if written == 0 { Ok(()) } else { self.need_room(piece.len() as u64) };
             match room.and_then(|()| self.write_piece(handle.file, at, piece, kill_suid)) {
                 Ok(()) => written += piece.len(),
                 Err(_) if written > 0 => break,
@@ -164,29 +174,45 @@ impl Volume {
             self.commit_content(Txn::begin(self)?, file, object, edit, kill_suid).map(drop)
         });
         if committed.is_err() {
-            // Nothing refers to the bytes. If they can't be cut now, the site stops: a later write beyond the end would show them.
-            if let Err(error) = object.set_len(size) {
-                return Err(self.stop_writing("bytes of a failed write could not be cut off", error));
-            }
+            self.cut_uncommitted_end(object, size)?;
         }
         committed
     }
 
+    /// Nothing refers to the bytes beyond the end. If they can't be cut now, the site stops: a later write further on would show them.
+    pub(super) fn cut_uncommitted_end(&self, object: &Object<ObjectState>, size: u64) -> Result<(), FsError> {
+        let cut = object.set_len(size);
+        cut.map_err(|error| self.stop_writing("bytes of a failed write could not be cut off", error))
+    }
+
     /// Journals a content change made by this site and makes it. The caller holds the object's lock.
     pub(crate) fn commit_content(
+        &self,
+        txn: Txn<'_>,
+        file: FileId,
+        object: &Arc<Object<ObjectState>>,
+        edit: Edit,
+        kill_suid: bool,
+    ) -> Result<crate::txn::Committed, FsError> {
+        self.commit_content_upon(txn, file, object, edit, kill_suid, None)
+    }
+
+    /// As [`commit_content`](Self::commit_content), of a change that was made upon something else, too.
+    pub(super) fn commit_content_upon(
         &self,
         mut txn: Txn<'_>,
         file: FileId,
         object: &Arc<Object<ObjectState>>,
         edit: Edit,
         kill_suid: bool,
+        upon: Option<Stamp>,
     ) -> Result<crate::txn::Committed, FsError> {
         let inode = txn.existing(file)?;
         let time = txn.now();
         let mode = Some(without_suid(inode.perms.mode)).filter(|mode| kill_suid && *mode != inode.perms.mode);
         let change = ContentChange { file, base: inode.content, edit, mtime: Some(time), mode, time };
         self.save_overwritten(&mut txn, object, inode.size, &change)?;
-        let touched = inode.stamps();
+        let touched = inode.stamps().into_iter().chain(upon);
         let effect = effect_of(&change.edit, inode.size, 0);
         self.make_room(object, inode.size, &change.edit)?;
         let committed = commit_change(txn, change, touched, effect, object)?;
@@ -200,7 +226,10 @@ impl Volume {
     /// the site. A length without a change is cut when the object is next opened, and hides nothing until then.
     pub(crate) fn make_room(&self, object: &Object<ObjectState>, size: u64, edit: &Edit) -> Result<(), FsError> {
         let after = size_after(size, edit);
-        if after <= size || after < LONG_BYTES || matches!(edit, Edit::Write { data: Data::Extent(_), .. }) {
+        if after <= size
+            || after < LONG_BYTES
+            || matches!(edit, Edit::Write { data: Data::Extent(_) | Data::Copy(_), .. })
+        {
             return Ok(());
         }
         object.set_len(after).map_err(disk("making an object longer"))
@@ -237,8 +266,8 @@ pub(crate) fn commit_change(
     let lane = scope.lane(&txn, &touched);
     let stamp = txn.next_stamp(lane);
     let deps = deps(stamp.position.site, lane, touched);
-    if let Edit::Write { offset, data: Data::Extent(len) } = &change.edit {
-        txn.pin(lane, stamp.position.seq, Extent { file, offset: *offset, len: u64::from(*len) });
+    if let Edit::Write { offset, data: data @ (Data::Extent(_) | Data::Copy(_)) } = &change.edit {
+        txn.pin(lane, stamp.position.seq, Extent { file, offset: *offset, len: data.len() });
     }
     let op = Op::Content(change);
     apply::apply(&mut txn, stamp, &op).map_err(super::local)?;
@@ -254,7 +283,9 @@ pub(crate) fn commit_change(
 pub(crate) fn effect_of(edit: &Edit, size: u64, record: u32) -> Option<Effect> {
     Some(match edit {
         Edit::Write { offset, data: Data::Bytes(_) } => Effect::Write { offset: *offset, record },
-        Edit::Write { offset, data: Data::Extent(len) } => Effect::Extent { offset: *offset, len: u64::from(*len) },
+        Edit::Write { offset, data: data @ (Data::Extent(_) | Data::Copy(_)) } => {
+            Effect::Extent { offset: *offset, len: data.len() }
+        }
         Edit::Truncate { size } => Effect::Truncate { size: *size },
         // A hole that reaches the end frees the last block whole: recovery has to know.
         Edit::Punch { offset, len } if *offset + *len >= size => Effect::Punch { offset: *offset, len: 0 },
@@ -280,7 +311,7 @@ enum At {
 }
 
 /// Files end at 2^63 - 1 at the latest.
-fn check_end(end: Option<u64>) -> Result<(), FsError> {
+pub(super) fn check_end(end: Option<u64>) -> Result<(), FsError> {
     if end.is_some_and(|end| end <= i64::MAX as u64) { Ok(()) } else { Err(FsError::TooLarge) }
 }
 

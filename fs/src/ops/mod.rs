@@ -3,6 +3,7 @@
 mod attr;
 mod below;
 mod computed;
+mod copy;
 pub(crate) mod data;
 mod departures;
 mod lookup;

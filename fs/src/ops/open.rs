@@ -65,6 +65,11 @@ impl Holders {
         self.inner.lock().handles.get(&id).cloned()
     }
 
+    /// Whether a handle of the file is open.
+    pub fn is_open(&self, file: FileId) -> bool {
+        self.inner.lock().opens.contains_key(&file)
+    }
+
     /// Whether the file is open or known to the kernel.
     pub fn hold(&self, file: FileId) -> bool {
         let inner = self.inner.lock();
@@ -86,6 +91,7 @@ impl Volume {
             if *lookups == 0 {
                 inner.lookups.remove(&file);
                 drop(inner);
+                self.end_unseen(file);
                 self.reclaim_if_gone(file);
             }
         }
@@ -94,6 +100,7 @@ impl Volume {
     /// The mount has ended: the kernel holds nothing any more.
     pub fn forget_all(&self) {
         self.holders.inner.lock().lookups.clear();
+        self.end_all_unseen();
         self.reclaim_unheld();
     }
 
@@ -121,12 +128,13 @@ impl Volume {
             Kind::Directory => return Err(FsError::IsDirectory),
             _ => return Err(FsError::NotSupported("only regular files have content")),
         }
-        if flags.write {
+        // Emptied also where it is opened for reading only: the kernel has asked whether the caller may write.
+        if flags.write || flags.truncate {
             self.check_writable()?;
             self.check_writer(&self.policies_of(file)?)?;
         }
-        if flags.truncate && flags.write {
-            // By root, or of a file that is not suid: else the truncation comes as `setattr`, which knows the caller.
+        if flags.truncate {
+            // Programs' truncations come as `setattr`, which knows the caller.
             self.edit(file, Edit::Truncate { size: 0 }, false)?;
             self.settle_size(file)?;
         }
@@ -165,13 +173,13 @@ impl Volume {
         self.sync_file(dir)
     }
 
-    /// The last descriptor of the open is gone, and the last mapping.
+    /// The last descriptor of the open is gone; and the last mapping, unless it is of the object.
     pub fn release(&self, handle: HandleId) -> Result<(), FsError> {
         let held = self.handle(handle)?;
         let journalled = if held.flags.write { self.journal_unseen(held.file) } else { Ok(()) };
         self.holders.close(handle);
-        if !self.holders.inner.lock().opens.contains_key(&held.file) {
-            self.forget_unseen(held.file);
+        if !self.holders.is_open(held.file) {
+            self.end_unseen(held.file);
             self.reclaim_if_gone(held.file);
         }
         journalled

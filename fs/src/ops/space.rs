@@ -1,13 +1,13 @@
-//! Space within files: reservations, holes, copies.
+//! Space within files: reservations and holes.
 
 use proto::record::Edit;
 
 use super::data::disk;
+use crate::content::holes::DataSegments;
+use crate::content::object::Object;
 use crate::error::FsError;
 use crate::types::{Allocate, HandleId, Whence};
-use crate::volume::Volume;
-
-const COPY_BYTES: u64 = 1 << 20;
+use crate::volume::{ObjectState, Volume};
 
 impl Volume {
     /// Reserves space, makes a hole, or zeroes a range. `kill_suid` clears suid and sgid.
@@ -35,6 +35,7 @@ impl Volume {
             // Space is this site's own affair: only a new size is a change to the tree.
             Allocate::Reserve { .. } => {
                 let object = self.object(handle.file)?;
+                self.need_room_to_reserve(&object, offset, end)?;
                 let _lock = object.write();
                 object.allocate(offset, len, true).map_err(disk("reserving space"))?;
                 false
@@ -52,6 +53,18 @@ impl Volume {
         self.settle_size(handle.file)
     }
 
+    /// The file system below would give a part of what is asked for, down to its last block, before it says no: nothing would be left of
+    /// what is kept back.
+    fn need_room_to_reserve(&self, object: &Object<ObjectState>, offset: u64, end: u64) -> Result<(), FsError> {
+        let Err(refused) = self.need_room(end - offset) else { return Ok(()) };
+        // What holds data has its room.
+        let mut held = 0;
+        for piece in DataSegments::new(object.handle(), offset, end, u64::MAX) {
+            held += piece.map_err(disk("seeking"))?.1;
+        }
+        if held == 0 { Err(refused) } else { self.need_room(end - offset - held) }
+    }
+
     /// The next data or hole from `offset` on.
     pub fn seek(&self, handle: HandleId, offset: u64, whence: Whence) -> Result<u64, FsError> {
         let object = self.object(self.handle(handle)?.file)?;
@@ -60,34 +73,5 @@ impl Volume {
             Whence::Hole => object.seek_hole(offset),
         };
         found.map_err(disk("seeking"))?.ok_or(FsError::BeyondEnd)
-    }
-
-    /// Copies bytes between files; answers how many. `kill_suid` clears suid and sgid of the one written.
-    pub fn copy_range(
-        &self,
-        from: HandleId,
-        from_offset: u64,
-        to: HandleId,
-        to_offset: u64,
-        len: u64,
-        kill_suid: bool,
-    ) -> Result<u64, FsError> {
-        let mut copied = 0;
-        while copied < len {
-            let piece = (len - copied).min(COPY_BYTES) as u32;
-            let bytes = match self.read(from, from_offset.saturating_add(copied), piece) {
-                Err(_) if copied > 0 => break,
-                bytes => bytes?,
-            };
-            if bytes.is_empty() {
-                break;
-            }
-            match self.write(to, to_offset.saturating_add(copied), &bytes, kill_suid) {
-                // What was copied counts; the program meets the error when it goes on.
-                Err(_) if copied > 0 => break,
-                written => copied += u64::from(written?),
-            }
-        }
-        Ok(copied)
     }
 }

@@ -56,6 +56,7 @@ impl Volume {
         if let Some(which) = Computed::from_attribute(name) {
             return self.computed(file, which).map(Bytes::from);
         }
+        check_kept(name)?;
         let row = self.rows.get(Table::Xattr, &table::xattr_key(file, name))?.ok_or(FsError::NoXattr)?;
         Xattr::decode(row)?.value.ok_or(FsError::NoXattr)
     }
@@ -120,19 +121,19 @@ impl Volume {
         Err(FsError::Invalid("the volume has no such site"))
     }
 
-    /// A file that is changed, or given away, loses its capabilities, as the kernel does it for its own file systems.
-    pub(crate) fn drop_capabilities(&self, file: FileId) -> Result<(), FsError> {
+    /// A file that is changed, or given away, loses its capabilities, as the kernel does it for its own file systems. Whether it had any.
+    pub(crate) fn drop_capabilities(&self, file: FileId) -> Result<bool, FsError> {
         if self.rows.get(Table::Xattr, &table::xattr_key(file, CAPABILITIES))?.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         let txn = Txn::begin(self)?;
         let present = txn.get(Table::Xattr, &table::xattr_key(file, CAPABILITIES))?.map(Xattr::decode).transpose()?;
         if present.as_ref().is_none_or(|xattr| xattr.value.is_none()) {
-            return Ok(());
+            return Ok(false);
         }
         // A part of the change that follows, whose caller waits for both, or does not wait.
         let (scope, op, touched) = change(&txn, file, CAPABILITIES, None, present)?;
-        commit(txn, &scope, op, touched).map(drop)
+        commit(txn, &scope, op, touched).map(|_| true)
     }
 }
 
@@ -144,11 +145,16 @@ fn check_name(name: &[u8]) -> Result<(), FsError> {
     if Computed::from_attribute(name).is_some() {
         return Err(FsError::NotPermitted("this attribute is computed, and only read"));
     }
+    check_kept(name)
+}
+
+/// Whether the name is of a namespace, and not the namespace itself.
+fn check_kept(name: &[u8]) -> Result<(), FsError> {
     let kept = [&b"user."[..], b"trusted.", b"security."];
-    if kept.iter().any(|namespace| name.starts_with(namespace)) {
-        Ok(())
-    } else {
-        Err(FsError::NotSupported("an extended attribute outside user, trusted and security"))
+    match kept.iter().find_map(|namespace| name.strip_prefix(*namespace)) {
+        None => Err(FsError::NotSupported("an extended attribute outside user, trusted and security")),
+        Some(b"") => Err(FsError::Invalid("the name of an extended attribute is a namespace's")),
+        Some(_) => Ok(()),
     }
 }
 

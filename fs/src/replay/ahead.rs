@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use proto::ids::{FileId, Lane, Position, Seq, SiteId};
+use proto::ids::{FileId, Incarnation, Lane, Position, Seq, SiteId};
 use proto::record::{ContentChange, Data, Edit, MAX_DATA_BYTES, Record};
 
 use super::group::content;
@@ -52,7 +52,7 @@ impl Volume {
     /// Writes ahead what can be, up to a record that has to wait for another lane. The caller holds the objects' locks, and cuts what is not used.
     pub(super) fn write_ahead(
         &self,
-        (origin, lane): (SiteId, Lane),
+        (origin, incarnation, lane): (SiteId, Incarnation, Lane),
         records: &[Record],
         objects: &BTreeMap<FileId, Arc<Object<ObjectState>>>,
     ) -> Result<Ahead, FsError> {
@@ -60,8 +60,8 @@ impl Volume {
         let mut ends = BTreeMap::new();
         let mut unflushed = BTreeMap::new();
         for record in records {
-            let waits = |dep: &Position| (dep.site, dep.lane) != (origin, lane) && !self.covers(*dep);
-            if record.deps.iter().any(waits) {
+            let position = Position { site: origin, incarnation, lane, seq: record.seq };
+            if record.deps.iter().any(|dep| !self.is_applied(*dep, position)) {
                 break;
             }
             let Some(ContentChange { file, edit, .. }) = content(record) else { continue };

@@ -88,7 +88,14 @@ impl Volume {
             let seq = records[0].seq;
             return Err(ReplayError::Refused { seq, why: "it claims to be this site's own".into() });
         }
-        let records = first_group(records);
+        let copied;
+        let records = match records {
+            [record, ..] if record.copied().is_some() => {
+                copied = [self.with_copied((origin, incarnation, lane), record.clone())?];
+                &copied[..]
+            }
+            _ => first_group(records),
+        };
         let made = self.make_group(origin, incarnation, lane, records);
         let applied = made.as_ref().map_or(0, |group| group.applied);
         // Once the site has stopped, what did not become visible may be journalled.
@@ -115,7 +122,7 @@ impl Volume {
             let objects = self.objects_of(records)?;
             let _locks: Vec<_> = objects.values().map(|object| object.write()).collect();
             let mut ahead = Ahead::default();
-            let made = match self.write_ahead((origin, lane), records, &objects) {
+            let made = match self.write_ahead((origin, incarnation, lane), records, &objects) {
                 Ok(written) => {
                     ahead = written;
                     self.make_locked(origin, incarnation, lane, records, &objects, &mut ahead)
@@ -286,7 +293,7 @@ struct Making<'a> {
 impl Making<'_> {
     fn record(&mut self, position: Position, record: &Record) -> Result<Step, ReplayError> {
         let now_ms = self.txn.volume.now_ms();
-        if let Some(dep) = record.deps.iter().find(|dep| !self.is_applied(**dep, position)) {
+        if let Some(dep) = record.deps.iter().find(|dep| !self.txn.volume.is_applied(**dep, position)) {
             return Err(ReplayError::MissingDep(*dep));
         }
         let inode = content(record).and_then(|change| self.txn.inode(change.file).transpose()).transpose()?;
@@ -299,7 +306,7 @@ impl Making<'_> {
         if long && content(record).is_some_and(|change| self.pending.contains(&change.file)) {
             return Ok(Step::NextGroup);
         }
-        if record.extent_len() > 0 {
+        if record.extent_len() > 0 || record.copied().is_some() {
             return Err(ReplayError::Refused { seq: record.seq, why: "its bytes did not come with it".into() });
         }
         self.txn.clock().observe(record.hlc, now_ms)?;
@@ -337,15 +344,6 @@ impl Making<'_> {
         }
         Ok(())
     }
-
-    /// Whether a record that this one was made upon is applied here. `position` is this record's own.
-    fn is_applied(&self, dep: Position, position: Position) -> bool {
-        let volume = self.txn.volume;
-        if dep.site == position.site && dep.lane == position.lane {
-            return dep < position;
-        }
-        volume.covers(dep)
-    }
 }
 
 /// Whether the record's bytes go into the object before the batch is journalled: many bytes beyond the end. Never in place: a crash before the
@@ -364,9 +362,11 @@ pub(super) fn content(record: &Record) -> Option<&ContentChange> {
     }
 }
 
+/// Up to a copy, which is looked for when all before it is applied.
 fn first_group(records: &[Record]) -> &[Record] {
     let mut bytes = 0;
-    let fits = records.iter().take(GROUP_RECORDS).take_while(|record| {
+    let of_group = records.iter().take(GROUP_RECORDS).take_while(|record| record.copied().is_none());
+    let fits = of_group.take_while(|record| {
         let first = bytes == 0;
         bytes += record.data_len() + 1;
         first || bytes <= GROUP_BYTES

@@ -1,6 +1,7 @@
 //! Peers' records: applying them, answering them, and clearing up after removals.
 
 mod ahead;
+mod copied;
 mod group;
 mod reclaim;
 mod repair;
@@ -37,6 +38,12 @@ pub enum ReplayError {
         seq: Seq,
         /// The rule.
         why: String,
+    },
+    /// The record's bytes were copied at its origin, and others stand here where they were copied from: it has to come with them.
+    #[error("record {seq} copies what is not the same here: it has to come with its bytes")]
+    NeedsBytes {
+        /// The record.
+        seq: Seq,
     },
     /// The store failed.
     #[error(transparent)]

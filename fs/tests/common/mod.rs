@@ -1,10 +1,14 @@
 //! What the tests of whole volumes share: sites without a mount, random numbers from a seed, complete dumps of a site's state.
 #![allow(dead_code)]
 
+pub mod calls;
 pub mod dump;
-pub mod model;
+pub mod exchange;
 pub mod network;
 pub mod policies;
+pub mod posix;
+pub mod power;
+pub mod shrink;
 pub mod work;
 
 use std::sync::{Arc, Weak};
@@ -60,19 +64,26 @@ impl Rng {
 pub struct Site {
     dir: tempfile::TempDir,
     pub id: SiteId,
+    journal_file_bytes: u64,
+    flush_interval: Duration,
     volume: Option<Arc<Volume>>,
 }
 
 impl Site {
     pub fn new(id: u16) -> Self {
+        Self::with_journal(id, JOURNAL_FILE_BYTES, VolumeOptions::default().flush_interval)
+    }
+
+    /// As [`new`](Self::new), with another journal.
+    pub fn with_journal(id: u16, journal_file_bytes: u64, flush_interval: Duration) -> Self {
         // In memory where possible: no test here is about what a disk does.
         let memory = std::path::Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let dir = dir.expect("a directory");
         let perms = Perms { mode: 0o755, uid: 0, gid: 0 };
         let id = SiteId(id);
-        Volume::format_sized(dir.path(), VOLUME, id, perms, JOURNAL_FILE_BYTES).expect("a store");
-        let mut site = Self { dir, id, volume: None };
+        Volume::format_sized(dir.path(), VOLUME, id, perms, journal_file_bytes).expect("a store");
+        let mut site = Self { dir, id, journal_file_bytes, flush_interval, volume: None };
         site.start();
         site
     }
@@ -89,8 +100,12 @@ impl Site {
         let limit = Instant::now() + Duration::from_secs(20);
         loop {
             let site_name = format!("site{}", self.id);
-            let options =
-                VolumeOptions { journal_file_bytes: JOURNAL_FILE_BYTES, site_name, ..VolumeOptions::default() };
+            let options = VolumeOptions {
+                journal_file_bytes: self.journal_file_bytes,
+                flush_interval: self.flush_interval,
+                site_name,
+                ..VolumeOptions::default()
+            };
             match Volume::start(self.dir.path(), options) {
                 Ok(volume) => {
                     self.volume = Some(volume);

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use fs::replay::ReplayError;
-use fs::ship::ShipRecord;
+use fs::ship::{Copies, ShipRecord};
 use fs::volume::Volume;
 use proto::history::Resume;
 use proto::ids::{Lane, LanePoint, Seq, SiteId};
-use proto::record::Op;
+use proto::record::{ContentHash, Op};
 
 use super::work::Written;
 use super::{Rng, Site};
@@ -54,6 +54,10 @@ pub struct Network {
     written: BTreeMap<(SiteId, Lane, Seq), Vec<u8>>,
     /// Records waited for others.
     pub waits: u64,
+    /// Records that were read at the peer instead of shipped.
+    pub copied: u64,
+    /// Records whose bytes had to be asked for.
+    pub asked: u64,
     /// Why the last delivery stopped.
     pub why: String,
 }
@@ -61,7 +65,15 @@ pub struct Network {
 impl Network {
     pub fn new(sites: usize) -> Self {
         let watermarks = (0..sites).map(|_| Default::default()).collect();
-        Self { watermarks, stable: Vec::new(), written: BTreeMap::new(), waits: 0, why: String::new() }
+        Self {
+            watermarks,
+            stable: Vec::new(),
+            written: BTreeMap::new(),
+            waits: 0,
+            copied: 0,
+            asked: 0,
+            why: String::new(),
+        }
     }
 
     /// The same links with more sites. Acknowledgements are made anew.
@@ -97,21 +109,23 @@ impl Network {
         Lane::ALL.into_iter().zip(heads).all(|(lane, head)| has(lane) >= *head)
     }
 
-    fn read(&self, from: &Site, lane: Lane, after: Seq, limit_bytes: usize) -> Vec<ShipRecord> {
+    fn read(&self, from: &Site, lane: Lane, after: Seq, limit_bytes: usize, copies: Copies) -> Vec<ShipRecord> {
         let volume = from.volume();
         volume.wait_durable(volume.appended()).expect("durable");
         let records = volume
-            .read_lane(lane, after, limit_bytes)
+            .read_lane(lane, after, limit_bytes, copies)
             .unwrap_or_else(|error| panic!("lane {lane} of site {}: {error}", from.id));
         for shipped in &records {
             let Some(bytes) = self.written.get(&(from.id, lane, shipped.record.seq)) else { continue };
             let Op::Content(_) = &shipped.record.op else { panic!("record {} is no content", shipped.record.seq) };
-            let got = shipped.record.bytes().expect("bytes by value");
+            let as_written = match shipped.record.copied() {
+                Some(range) => copies == Copies::ByReference && range.hash == ContentHash::of(bytes),
+                None => shipped.record.bytes().expect("bytes by value")[..] == bytes[..],
+            };
             assert!(
-                got[..] == bytes[..],
+                as_written,
                 "record {} of lane {lane} of site {} is not shipped as it was written",
-                shipped.record.seq,
-                from.id
+                shipped.record.seq, from.id
             );
         }
         records
@@ -168,7 +182,9 @@ impl Network {
             after = Seq(after.0 - rng.below(4).min(after.0.saturating_sub(known.0)));
         }
         let limit = if all { 1 << 20 } else { 1 << rng.below(21) };
-        let mut shipped = self.read(origin, lane, after, limit);
+        // As when an earlier connection had asked for bytes.
+        let copies = if rng.one_in(8) { Copies::ByValue } else { Copies::ByReference };
+        let mut shipped = self.read(origin, lane, after, limit, copies);
         let incarnation = shipped.first().map_or(origin.volume().incarnation(), |first| first.incarnation);
         shipped.truncate(shipped.partition_point(|shipped| shipped.incarnation == incarnation));
         let mut records: Vec<_> = shipped.into_iter().map(|shipped| shipped.record).collect();
@@ -178,7 +194,24 @@ impl Network {
         if records.is_empty() {
             return false;
         }
-        let replayed = peer.volume().replay(origin.id, incarnation, lane, &records);
+        let mut replayed = peer.volume().replay(origin.id, incarnation, lane, &records);
+        if let Some(ReplayError::NeedsBytes { seq }) = replayed.stopped {
+            // Nothing of that record, all of those before it.
+            assert_eq!(replayed.applied, peer.volume().frontier(origin.id, lane));
+            assert!(copies == Copies::ByReference && seq > after);
+            self.asked += 1;
+            let at = Seq(seq.0 - 1);
+            let whole = self.read(origin, lane, at, limit, Copies::ByValue);
+            let last = records.last().map_or(seq, |record| record.seq);
+            records = whole.into_iter().map(|shipped| shipped.record).collect();
+            records.truncate(records.partition_point(|record| record.seq <= last));
+            let before = replayed.applied;
+            replayed = peer.volume().replay(origin.id, incarnation, lane, &records);
+            let went_on = replayed.applied > before || matches!(replayed.stopped, Some(ReplayError::MissingDep(_)));
+            assert!(went_on, "{:?} although record {seq} came whole", replayed.stopped);
+        }
+        let applied = records.iter().filter(|record| record.seq <= replayed.applied.seq);
+        self.copied += applied.filter(|record| record.copied().is_some()).count() as u64;
         match replayed.stopped {
             None => {}
             Some(ReplayError::MissingDep(dep)) => {

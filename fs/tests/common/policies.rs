@@ -56,6 +56,10 @@ impl Rows<'_> {
             }
         }
         for (file, inode) in self.inodes {
+            // Nothing is made in a directory without a place; what it was told last may stay.
+            if inode.is_dir() && !inode.is_linked(*file) {
+                continue;
+            }
             let place = || BTreeSet::from([*file]);
             let directories = if inode.is_dir() { place() } else { places.remove(file).unwrap_or_default() };
             let expected: Option<Vec<Effective>> =

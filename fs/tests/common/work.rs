@@ -165,9 +165,14 @@ impl Program {
                     volume.rename(parent, &old, dir, name, mode)?;
                 }
             }
-            52..72 => {
+            52..68 => {
                 if let Some(file) = file {
                     return self.write(volume, rng, file);
+                }
+            }
+            68..72 => {
+                if let (Some(file), Some(from)) = (file, rng.pick(&files).copied()) {
+                    return self.copy(volume, rng, from, file);
                 }
             }
             72..77 => {
@@ -234,6 +239,32 @@ impl Program {
             }
         }
         Ok(None)
+    }
+
+    /// Between any two files, or within one.
+    fn copy(&mut self, volume: &Volume, rng: &mut Rng, from: FileId, to: FileId) -> Result<Option<Written>, FsError> {
+        let (source, target) = (volume.open(from, READ_WRITE)?, volume.open(to, READ_WRITE)?);
+        let (from_size, to_size) = (volume.getattr(from)?.size, volume.getattr(to)?.size);
+        let from_offset = rng.below(from_size / 2 + 1);
+        let to_offset = if rng.one_in(3) { rng.below(to_size + 1) } else { to_size + rng.below(2) * rng.below(9000) };
+        // Within one file, not onto itself.
+        let most = if from == to { from_offset.abs_diff(to_offset) } else { 300_000 };
+        let len = if rng.one_in(4) { rng.below(most + 1) } else { most };
+        let expected = volume.read(source, from_offset, len as u32)?;
+        let before = heads(volume);
+        let done = volume.copy_range(source, from_offset, target, to_offset, len, rng.one_in(2));
+        volume.release(source)?;
+        volume.release(target)?;
+        let copied = done? as usize;
+        let made: Vec<(Lane, Seq, u64)> = Lane::ALL
+            .into_iter()
+            .zip(before)
+            .zip(heads(volume))
+            .map(|((lane, before), after)| (lane, after, after.0 - before.0))
+            .filter(|(.., records)| *records > 0)
+            .collect();
+        let [(lane, seq, 1)] = made[..] else { return Ok(None) };
+        Ok((copied == expected.len()).then_some(Written { lane, seq, bytes: expected }))
     }
 
     fn write(&mut self, volume: &Volume, rng: &mut Rng, file: FileId) -> Result<Option<Written>, FsError> {

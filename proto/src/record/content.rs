@@ -1,6 +1,7 @@
 //! A change to the content of one file.
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use super::fields::{Time, file, mode, option, put_file, put_option, put_stamp, stamp};
 use crate::codec::{self, DecodeError, Reader};
@@ -61,6 +62,33 @@ pub enum Data {
     Bytes(Bytes),
     /// By extent: this many bytes that the origin's object holds. Only in the origin's own journal, never on the wire.
     Extent(u32),
+    /// By copy: the bytes that stood elsewhere when the record was made. Whoever finds others there needs them by value.
+    Copy(CopiedRange),
+}
+
+/// A range of a file, and which bytes were in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopiedRange {
+    /// The file, which may be the one that is written.
+    pub from: FileId,
+    /// Where in it, in bytes.
+    pub offset: u64,
+    /// How many bytes; [`MAX_DATA_BYTES`] at most.
+    pub len: u32,
+    /// What they are.
+    pub hash: ContentHash,
+}
+
+/// SHA-256 of a range's bytes: who may write to the range at one site must not be able to make it pass for other bytes at another, so
+/// a checksum against accidents is not enough.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ContentHash(pub [u8; 32]);
+
+impl ContentHash {
+    /// The hash of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
 }
 
 /// The most bytes that one record's payload holds. A larger write is several records.
@@ -80,6 +108,14 @@ impl ContentChange {
                 out.push(2);
                 codec::put_u64(out, *offset);
                 codec::put_u64(out, u64::from(*len));
+            }
+            Edit::Write { offset, data: Data::Copy(CopiedRange { from, offset: from_offset, len, hash }) } => {
+                out.push(6);
+                codec::put_u64(out, *offset);
+                put_file(out, *from);
+                codec::put_u64(out, *from_offset);
+                codec::put_u64(out, u64::from(*len));
+                out.extend_from_slice(&hash.0);
             }
             Edit::Truncate { size } => {
                 out.push(3);
@@ -114,6 +150,7 @@ impl ContentChange {
             3 => Edit::Truncate { size: reader.u64("a size")? },
             4 => Edit::Punch { offset: reader.u64("an offset")?, len: reader.u64("a length")? },
             5 => Edit::Replace { size: reader.u64("a size")? },
+            6 => Edit::Write { offset: reader.u64("an offset")?, data: Data::Copy(CopiedRange::decode(reader)?) },
             _ => return Err(DecodeError::Invalid { what: "an edit's tag" }),
         };
         edit.check()?;
@@ -141,12 +178,25 @@ impl Edit {
     }
 }
 
+impl CopiedRange {
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let (from, offset) = (file(reader)?, reader.u64("a copy's source")?);
+        let len = reader.uint("a copy's length").ok().filter(|len| *len as usize <= MAX_DATA_BYTES);
+        let len: u32 = len.ok_or(DecodeError::Invalid { what: "a copy's length" })?;
+        let end = offset.checked_add(u64::from(len)).filter(|end| *end <= i64::MAX as u64);
+        end.ok_or(DecodeError::Invalid { what: "a copy's source" })?;
+        let mut hash = [0; 32];
+        hash.copy_from_slice(&reader.take(32, "a copy's hash")?);
+        Ok(Self { from, offset, len, hash: ContentHash(hash) })
+    }
+}
+
 impl Data {
     /// The number of bytes that it stands for.
     pub fn len(&self) -> u64 {
         match self {
             Data::Bytes(bytes) => bytes.len() as u64,
-            Data::Extent(len) => u64::from(*len),
+            Data::Extent(len) | Data::Copy(CopiedRange { len, .. }) => u64::from(*len),
         }
     }
 

@@ -215,11 +215,14 @@ impl Window {
         let (base_us, queue_us) = (self.base_us(), self.queue_us);
         let (target_us, floor) = self.sync_use.bounds(base_us);
         self.target_us = target_us;
+        let fitting =
+            u128::from(self.bytes) * u128::from(base_us + target_us) / u128::from((base_us + queue_us).max(1));
         if queue_us > target_us {
-            let fitting = u128::from(self.bytes) * u128::from(base_us + target_us) / u128::from(base_us + queue_us);
             self.bytes = fitting as u64;
         } else if self.held_back && queue_us <= target_us / 2 {
-            self.bytes = if self.sync_use == SyncUse::Now { self.bytes + self.bytes / 4 } else { self.bytes * 2 };
+            // No further than to the target, where a longer queue is somebody's wait.
+            let careful = u64::try_from(fitting).unwrap_or(u64::MAX).min(self.bytes + self.bytes / 4);
+            self.bytes = if self.sync_use == SyncUse::Now { careful } else { self.bytes * 2 };
         }
         self.bytes = self.bytes.clamp(floor, self.max_bytes);
         self.begin_round(self.sent);

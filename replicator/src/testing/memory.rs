@@ -11,12 +11,12 @@ use fs::journal::Lsn;
 use fs::peers::{Frontier, Member};
 use fs::policy::Compress;
 use fs::replay::{ReplayError, Replayed};
-use fs::ship::{Backlog, LaneHead, ReadLaneError, ShipRecord};
+use fs::ship::{Backlog, Copies, LaneHead, ReadLaneError, ShipRecord};
 use parking_lot::{Condvar, Mutex};
 use proto::history::{Histories, LaneHistory};
-use proto::hlc::Hlc;
+use proto::hlc::{Hlc, Stamp};
 use proto::ids::{FileId, Incarnation, Lane, LanePoint, Position, Seq, SiteId, VolumeId};
-use proto::record::{Op, Record, Time};
+use proto::record::{ContentChange, ContentHash, CopiedRange, Data, Edit, Op, Record, Time};
 
 use crate::clock;
 use crate::store::{Chunks, Store, TakesState};
@@ -55,6 +55,12 @@ pub struct Inner {
     members: BTreeMap<SiteId, Member>,
     /// Replay fails.
     broken: bool,
+    /// Nothing is found where it was copied from.
+    lacks_sources: bool,
+    /// The own store ships copies as such, whoever asks.
+    keeps_copies: bool,
+    /// Records that came as copies, and with the bytes of one.
+    pub came: (u64, u64),
     level_fails_after: Option<u32>,
     flush_blocked: bool,
     snapshot_fails_after: Option<usize>,
@@ -91,16 +97,36 @@ impl MemoryStore {
         last.unwrap_or(Seq::ZERO)
     }
 
+    /// Makes `count` durable records that copy `bytes` bytes each.
+    pub fn write_copies(&self, lane: Lane, count: u64, bytes: usize) -> Seq {
+        let file = FileId::ROOT;
+        let last = (0..count).map(|_| {
+            self.add(lane, vec![], |position, hlc| {
+                let hash = ContentHash::of(&noise(position.seq.0, bytes));
+                let data = Data::Copy(CopiedRange { from: file, offset: 0, len: bytes as u32, hash });
+                let base = Stamp { hlc, position };
+                let edit = Edit::Write { offset: 0, data };
+                Op::Content(ContentChange { file, base, edit, mtime: None, mode: None, time: Time::default() })
+            })
+        });
+        last.last().unwrap_or(Seq::ZERO)
+    }
+
     /// Makes a durable record that requires others.
     pub fn write_after(&self, lane: Lane, bytes: usize, deps: Vec<Position>) -> Seq {
+        self.add(lane, deps, |position, _| {
+            let value = Some(noise(position.seq.0, bytes));
+            Op::SetXattr { file: FileId::ROOT, name: Bytes::from_static(b"user.x"), value, time: Time::default() }
+        })
+    }
+
+    fn add(&self, lane: Lane, deps: Vec<Position>, op: impl FnOnce(Position, Hlc) -> Op) -> Seq {
         let seq = {
             let mut inner = self.inner.lock();
             let seq = inner.head(lane).next();
-            let value = Some(noise(seq.0, bytes));
-            let op =
-                Op::SetXattr { file: FileId::ROOT, name: Bytes::from_static(b"user.x"), value, time: Time::default() };
             inner.clock = Hlc(inner.clock.0 + 1).max(Hlc::from_ms(clock::wall_ms()));
             let (hlc, incarnation) = (inner.clock, inner.histories[lane as usize].current());
+            let op = op(Position { site: self.site, incarnation, lane, seq }, hlc);
             let record = Record { seq, hlc, deps, op };
             inner.own.entry(lane).or_default().push((incarnation, record));
             inner.own_durable.insert(lane, seq.0);
@@ -157,6 +183,21 @@ impl MemoryStore {
 
     pub fn break_replay(&self, broken: bool) {
         self.inner.lock().broken = broken;
+    }
+
+    /// Whether copies have to come with their bytes.
+    pub fn lack_sources(&self, lacks: bool) {
+        self.inner.lock().lacks_sources = lacks;
+    }
+
+    /// It ships copies as such, whoever asks, as no site should.
+    pub fn keep_copies(&self, keeps: bool) {
+        self.inner.lock().keeps_copies = keeps;
+    }
+
+    /// How many records came as copies, and how many with the bytes of one.
+    pub fn came(&self) -> (u64, u64) {
+        self.inner.lock().came
     }
 
     pub fn fail_snapshot_after(&self, chunks: Option<usize>) {
@@ -246,6 +287,15 @@ impl Inner {
     }
 }
 
+fn with_bytes(record: &mut Record) {
+    let seq = record.seq.0;
+    if let Op::Content(ContentChange { edit: Edit::Write { data, .. }, .. }) = &mut record.op
+        && let Data::Copy(range) = data
+    {
+        *data = Data::Bytes(noise(seq, range.len as usize));
+    }
+}
+
 /// Bytes that don't shrink.
 fn noise(seed: u64, bytes: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -278,7 +328,13 @@ impl Store for MemoryStore {
         let durable = inner.own_durable.get(&lane).copied().unwrap_or(0);
         LaneHead { appended: Seq(appended), durable: Seq(durable), lane_bytes: appended }
     }
-    fn read_lane(&self, lane: Lane, after: Seq, limit_bytes: usize) -> Result<Vec<ShipRecord>, ReadLaneError> {
+    fn read_lane(
+        &self,
+        lane: Lane,
+        after: Seq,
+        limit_bytes: usize,
+        copies: Copies,
+    ) -> Result<Vec<ShipRecord>, ReadLaneError> {
         let inner = self.inner.lock();
         if inner.watermark.get(&lane).is_some_and(|watermark| after < *watermark) {
             return Err(ReadLaneError::Truncated { lane, after });
@@ -288,18 +344,18 @@ impl Store for MemoryStore {
         for (incarnation, record) in
             inner.own.get(&lane).map(|records| &records[after.0 as usize..]).unwrap_or_default()
         {
+            let mut record = record.clone();
+            if copies == Copies::ByValue && !inner.keeps_copies {
+                with_bytes(&mut record);
+            }
             let mut encoded = Vec::new();
             record.encode(&mut encoded);
             bytes += encoded.len();
             if bytes > limit_bytes && !read.is_empty() {
                 break;
             }
-            read.push(ShipRecord {
-                record: record.clone(),
-                incarnation: *incarnation,
-                lane_bytes: record.seq.0,
-                compress: Compress::Auto,
-            });
+            let lane_bytes = record.seq.0;
+            read.push(ShipRecord { record, incarnation: *incarnation, lane_bytes, compress: Compress::Auto });
         }
         Ok(read)
     }
@@ -345,6 +401,12 @@ impl Store for MemoryStore {
                 stopped = Some(ReplayError::MissingDep(*dep));
                 break;
             }
+            if record.copied().is_some() && inner.lacks_sources {
+                stopped = Some(ReplayError::NeedsBytes { seq: record.seq });
+                break;
+            }
+            inner.came.0 += u64::from(record.copied().is_some());
+            inner.came.1 += u64::from(record.bytes().is_some());
             applied = point;
             inner.applied.frontiers.insert((origin, lane), (applied, record.hlc));
             inner.applied.log.entry((origin, lane)).or_default().push(record.seq.0);

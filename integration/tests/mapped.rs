@@ -1,0 +1,116 @@
+//! Shared mappings of a file that is passed through, so that they are of the object and their stores are no requests.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use integration::cluster::{Cluster, Options};
+use integration::compare::{self, Strictness};
+use integration::outcome::eventually;
+use integration::site::succeed;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The kernel serves `sendfile` from pages of its own, also where reads are direct.
+/// The kernel serves `sendfile` from pages of its own, also where reads are direct.
+#[test]
+fn sendfile_shows_what_a_mapping_stored() {
+    const SCRIPT: &str = "
+import mmap, os, socket, sys, time
+held = open(sys.argv[1], 'rb')
+file = os.open(sys.argv[1], os.O_RDWR)
+mapping = mmap.mmap(file, 8192)
+reader, writer = socket.socketpair()
+def sent():
+    os.sendfile(writer.fileno(), file, 0, 8192)
+    return reader.recv(8192, socket.MSG_WAITALL)
+assert sent() == b'a' * 8192
+for stored in (b'b', b'c'):
+    mapping[0:8192] = stored * 8192
+    # The pages of the last time go a moment after they were read.
+    limit = time.monotonic() + 30
+    while sent() != stored * 8192:
+        assert time.monotonic() < limit, 'the old bytes are sent again and again'
+        time.sleep(0.01)
+";
+    let cluster = Cluster::start(2, Options::default());
+    let file = cluster.site(0).path("sent");
+    fs::write(&file, [b'a'; 8192]).unwrap();
+    succeed(Command::new("python3").args(["-c", SCRIPT]).arg(&file));
+    cluster.assert_converges();
+    assert_eq!(fs::read(cluster.site(1).path("sent")).unwrap(), [b'c'; 8192]);
+}
+
+/// Maps the file, closes it, and then stores what it is told to, a line at a time: offset and letter.
+fn map_and_close(file: &Path) -> Child {
+    const SCRIPT: &str = "
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+held = os.open(sys.argv[1], os.O_RDONLY)
+file = os.open(sys.argv[1], os.O_RDWR)
+address = libc.mmap(None, 8192, 3, 1, file, 0)
+assert address != ctypes.c_void_p(-1).value
+os.close(file)
+os.close(held)
+print('mapped', flush=True)
+for line in sys.stdin:
+    offset, letter = line.split()
+    ctypes.memmove(address + int(offset), letter.encode() * 4096, 4096)
+    print('stored', flush=True)
+";
+    let mut python = Command::new("python3");
+    python.args(["-c", SCRIPT]).arg(file).stdin(Stdio::piped()).stdout(Stdio::piped());
+    python.spawn().expect("python3 is needed")
+}
+
+/// Waits until the file has these letters at its two pages.
+fn assert_shows(file: &Path, letters: [u8; 2]) {
+    eventually(LIMIT, &format!("{} shows what was stored", file.display()), || {
+        let bytes = fs::read(file).map_err(|error| error.to_string())?;
+        let right = bytes.len() == 8192 && bytes.chunks(4096).zip(letters).all(|(page, letter)| page == [letter; 4096]);
+        if right { Ok(()) } else { Err(format!("{:?}", [bytes.first(), bytes.get(4096)])) }
+    });
+}
+
+#[test]
+fn stores_after_the_file_was_closed_reach_the_other_site() {
+    let cluster = Cluster::start(2, Options::default());
+    let (here, there) = (cluster.site(0).path("mapped"), cluster.site(1).path("mapped"));
+    fs::write(&here, [b'a'; 8192]).unwrap();
+    let mut mapping = map_and_close(&here);
+    let mut answers = BufReader::new(mapping.stdout.take().unwrap()).lines();
+    let mut orders = mapping.stdin.take().unwrap();
+    assert_eq!(answers.next().unwrap().unwrap(), "mapped");
+    let mut store = |offset: u32, letter: char| {
+        writeln!(orders, "{offset} {letter}").unwrap();
+        assert_eq!(answers.next().unwrap().unwrap(), "stored");
+    };
+    store(0, 'b');
+    assert_shows(&there, *b"ba");
+    // Who opens it meanwhile, and writes, has one file with the mapping.
+    let open = File::options().read(true).write(true).open(&here).unwrap();
+    assert_shows(&here, *b"ba");
+    store(0, 'c');
+    assert_shows(&here, *b"ca");
+    open.write_all_at(&[b'd'; 4096], 4096).unwrap();
+    drop(open);
+    assert_shows(&there, *b"cd");
+    // The last stores are followed by nothing but the end of the mapping.
+    store(4096, 'e');
+    drop(orders);
+    assert!(mapping.wait().unwrap().success());
+    assert_shows(&here, *b"ce");
+    assert_shows(&there, *b"ce");
+    eventually(LIMIT, "the sites are equal", || {
+        cluster.wait_level();
+        let (a, b) = (&cluster.site(0).mountpoint, &cluster.site(1).mountpoint);
+        let found = compare::compare(a, b, Strictness::REPLICAS).map_err(|error| error.to_string())?;
+        if found.is_empty() { Ok(()) } else { Err(compare::report(&found, 30)) }
+    });
+}
