@@ -1,6 +1,6 @@
 //! Runs calls below a directory, and what a program sees of them: the answer, and what stat says of all that the call was about.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -14,6 +14,9 @@ use super::call::{Call, Fill, Node, On, Opening, Renaming, SLOTS, Setting, Space
 use crate::outcome::OrFail;
 use crate::seed::Seed;
 use crate::tree;
+
+/// Attributes that a mount takes on directories only; ext4 would take them on anything, so nobody asks for that.
+const POLICIES: &str = "user.syncline.";
 
 /// What a call answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -81,6 +84,11 @@ impl Runner {
         if path.as_os_str().is_empty() { self.root.clone() } else { self.root.join(path) }
     }
 
+    fn is_directory(&self, path: &Path) -> bool {
+        let stat = rustix::fs::lstat(self.path(path));
+        stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    }
+
     fn slot(&self, slot: usize) -> Result<&OwnedFd, Errno> {
         self.slots[slot].as_ref().ok_or(Errno::BADF)
     }
@@ -102,7 +110,12 @@ impl Runner {
                 return Ok(Answer::Count(rustix::io::pwrite(self.slot(*slot)?, &bytes(*fill), *offset)?));
             }
             Call::Write { slot, fill } => {
-                return Ok(Answer::Count(rustix::io::write(self.slot(*slot)?, &bytes(*fill))?));
+                let file = self.slot(*slot)?;
+                // The kernel tells FUSE nothing of what goes through a FIFO, so its times stay.
+                if FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode) == FileType::Fifo {
+                    return Err(Errno::SPIPE);
+                }
+                return Ok(Answer::Count(rustix::io::write(file, &bytes(*fill))?));
             }
             Call::Allocate { slot, how, offset, len } => {
                 rustix::fs::fallocate(self.slot(*slot)?, allocation(*how), *offset, *len)?;
@@ -171,6 +184,11 @@ impl Runner {
     fn call_on_xattrs(&self, call: &Call) -> Result<Answer, Errno> {
         let mut buffer = vec![0; 65536];
         match call {
+            Call::SetXattr { on: On::Path(path), name, .. } | Call::RemoveXattr { on: On::Path(path), name }
+                if name.starts_with(POLICIES) && !self.is_directory(path) =>
+            {
+                Err(Errno::NOTDIR)
+            }
             Call::SetXattr { on, name, value, how } => {
                 let flags = match how {
                     Setting::Either => XattrFlags::empty(),
@@ -234,8 +252,11 @@ fn read(file: &OwnedFd, offset: u64, len: usize) -> Result<Answer, Errno> {
     let mut buffer = vec![0; len];
     let len = rustix::io::pread(file, &mut buffer[..], offset)?;
     let hash = tree::hash(&buffer[..len]).map_err(|_| Errno::IO)?;
-    // Where the data are is the business of the file system; that the call works is not.
-    match rustix::fs::seek(file.as_fd(), SeekFrom::Data(offset)) {
+    // Where the data are is the business of the file system; that the call works is not. It moves where the next `write` goes.
+    let position = rustix::fs::tell(file)?;
+    let found = rustix::fs::seek(file, SeekFrom::Data(offset));
+    rustix::fs::seek(file, SeekFrom::Start(position))?;
+    match found {
         Ok(_) | Err(Errno::NXIO) => Ok(Answer::Bytes(len, hash)),
         Err(other) => Err(other),
     }

@@ -30,7 +30,9 @@ pub struct Mix {
 pub fn next(seed: &mut Seed, names: &Names, mix: Mix) -> Step {
     let user = if seed.one_in(4) { USERS[seed.below(2) as usize] } else { 0 };
     let call = Chooser { seed, names, mix }.call();
-    Step { user, call }
+    // To FUSE this is what it is told before a write, too: who may do it can't be asked there.
+    let sets_nothing = matches!(call, Call::Chown { uid: None, gid: None, .. });
+    Step { user: if sets_nothing { 0 } else { user }, call }
 }
 
 struct Chooser<'a> {
@@ -248,7 +250,9 @@ impl Chooser<'_> {
     fn copy(&mut self) -> Call {
         let (from, to) = (self.slot(), self.slot());
         let (from_offset, to_offset) = (self.offset(), self.offset());
-        Call::Copy { from, from_offset, to, to_offset, len: self.seed.between(1, 60_000) as usize }
+        // Long ones to the end of a file are copied by the file system below.
+        let most = if self.seed.one_in(3) { 200_000 } else { 60_000 };
+        Call::Copy { from, from_offset, to, to_offset, len: self.seed.between(1, most) as usize }
     }
 
     fn set_xattr(&mut self) -> Call {
