@@ -333,7 +333,7 @@ fn three_writers_in_one_directory_agree_after_crashes_and_cuts() {
     let flapping = Flapping::start(cluster.network().clone(), first, 200);
     let threads = clash_at_all(&cluster, first, operations(1200));
     while !threads.iter().all(thread::JoinHandle::is_finished) {
-        pause(&mut seed, 50, 500);
+        pause(&mut seed, 50, 800);
         let site = seed.below(3) as usize;
         eprintln!("site {site} crashes");
         cluster.crash_site(site);
