@@ -115,6 +115,8 @@ pub struct Volume {
     pub(crate) folding: Mutex<()>,
     /// Answers to peers were noted and may not have been made.
     pub(crate) repairs: AtomicBool,
+    /// Held while they are made: one thread at a time.
+    pub(crate) answering: Mutex<()>,
     /// A peer has records of this incarnation that this site has lost: see [`crate::level`].
     pub(crate) tail_lost: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -240,6 +242,7 @@ impl Volume {
             fold: Arc::default(),
             folding: Mutex::default(),
             repairs: AtomicBool::new(true),
+            answering: Mutex::default(),
             tail_lost: AtomicBool::new(false),
             thread: Mutex::default(),
             closed: AtomicBool::new(false),

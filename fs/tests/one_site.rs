@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use fs::types::{Caller, HandleId, OpenFlags, RenameMode, SetAttr, XattrMode};
+use fs::types::{Allocate, Caller, HandleId, OpenFlags, RenameMode, SetAttr, SetTime, XattrMode};
 use fs::volume::{Volume, VolumeOptions};
 use proto::ids::{FileId, SiteId, VolumeId};
-use proto::record::{Kind, Perms};
+use proto::record::{Kind, Perms, Time};
 
 const ROOT: Caller = Caller { uid: 0, gid: 0 };
 const READ_WRITE: OpenFlags = OpenFlags { read: true, write: true, append: false, truncate: false, sync: false };
@@ -108,6 +108,51 @@ fn many_operations_survive_folds_and_a_crash() {
     assert_eq!(names(&volume, FileId::ROOT).len(), 2000);
     for i in (0..3000).filter(|i| i % 3 != 0) {
         assert_eq!(content(&volume, &format!("f{i}")), vec![i as u8; 3000]);
+    }
+}
+
+/// As ext4: also where no byte changes, times are set, and suid and sgid go with who may not keep them.
+#[test]
+fn every_fallocate_marks_the_file_as_modified() {
+    let store = Store::new();
+    let volume = store.start();
+    let (file, handle) = create(&volume, "allocated");
+    volume.write(handle, 0, b"some bytes", false).expect("written");
+    let beyond = (1 << 20, 4096);
+    for (how, (offset, len)) in [
+        (Allocate::Punch, beyond),
+        (Allocate::Zero { keep_size: true }, beyond),
+        (Allocate::Reserve { keep_size: true }, beyond),
+        (Allocate::Reserve { keep_size: false }, (0, 5)),
+    ] {
+        let old = Time { secs: 5, nanos: 6 };
+        for kill in [false, true] {
+            let set = SetAttr { mode: Some(0o6755), mtime: Some(SetTime::At(old)), ..SetAttr::default() };
+            let before = volume.setattr(ROOT, file, set).expect("set");
+            assert_eq!(before.mtime, old);
+            volume.fallocate(handle, offset, len, how, kill).expect("allocated");
+            let after = volume.getattr(file).expect("attributes");
+            assert!(after.mtime > old && after.ctime > before.ctime, "{how:?}: {after:?}");
+            assert_eq!(after.perms.mode, if kill { 0o755 } else { 0o6755 }, "{how:?}");
+            assert_eq!(after.size, 10, "{how:?}");
+        }
+    }
+    assert_eq!(content(&volume, "allocated"), b"some bytes");
+}
+
+/// `chown(-1, -1)`, as ext4 has it.
+#[test]
+fn a_chown_to_nobody_else_clears_suid_and_sets_the_change_time() {
+    let store = Store::new();
+    let volume = store.start();
+    let (file, _) = create(&volume, "file");
+    let directory = volume.create(ROOT, FileId::ROOT, b"directory", Kind::Directory, 0o755).expect("made").file;
+    for (file, mode) in [(file, 0o0755), (directory, 0o6755)] {
+        let before = volume.setattr(ROOT, file, SetAttr { mode: Some(0o6755), ..SetAttr::default() }).expect("set");
+        let after = volume.setattr(ROOT, file, SetAttr::default()).expect("set");
+        assert_eq!(after.perms.mode, mode);
+        assert!(after.ctime > before.ctime, "{after:?}");
+        assert_eq!((after.mtime, after.atime), (before.mtime, before.atime));
     }
 }
 

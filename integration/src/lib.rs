@@ -5,6 +5,7 @@
 //! - [`tree`] reads a directory tree with all that a replica must have, [`compare`] says in what two differ.
 //! - [`real_tree`] makes trees like those that people keep; [`crash`] writes so that a loss is noticed; [`faults`] breaks things.
 //! - [`mapper`] drives a program that maps files, which a test can lose.
+//! - [`random`] makes random system calls, through mounts and on plain ext4 beside them.
 //! - [`tools`] finds test suites of others; [`postgres`] and [`python`] run programs that need more than a call.
 //! - [`beside`] does the same in a plain directory and in a mount, and demands the same results.
 //! - [`bench`] measures, with plain ext4 beside it.
@@ -26,6 +27,7 @@ pub mod outcome;
 pub mod postgres;
 pub mod proxy;
 pub mod python;
+pub mod random;
 pub mod real_tree;
 pub mod reaper;
 pub mod seed;

@@ -29,6 +29,11 @@ impl Seed {
         seed
     }
 
+    /// The seed of one part of a run. Neighbouring seeds and parts have nothing in common.
+    pub fn of_part(seed: u64, part: u64) -> u64 {
+        Self::new(Self::new(seed).next_u64() ^ part).next_u64()
+    }
+
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);

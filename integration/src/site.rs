@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -21,6 +22,8 @@ use crate::status::Status;
 /// How long a daemon may take to mount, recovery included, and to stop.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// A daemon that is killed is gone sooner, unless the kernel keeps it.
+const KILL_LIMIT: Duration = Duration::from_millis(500);
 /// Sets the daemon's log level.
 const LOG_VARIABLE: &str = "SYNCLINE_LOG";
 /// Lines of the log that are shown on failure.
@@ -158,7 +161,15 @@ impl Site {
     pub fn kill(&mut self) {
         let Some(mut child) = self.daemon.take() else { return };
         signal(child.id(), Signal::KILL);
-        let _ = child.wait();
+        let begin = Instant::now();
+        while !matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+            // A thread that tells the kernel of a change waits for the lock of a directory, its holder for an answer that nobody gives any
+            // more: the process goes when the connection is broken.
+            if begin.elapsed() > KILL_LIMIT {
+                let _ = rustix::mount::unmount(&self.mountpoint, rustix::mount::UnmountFlags::FORCE);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
         self.gone(child.id());
     }
 

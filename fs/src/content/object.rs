@@ -119,7 +119,14 @@ impl<S> Object<S> {
 
     /// Makes a hole, within the object's length.
     pub fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        Ok(self.fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?)
+        // One that reaches the end frees the last block whole. ext4 does so only if it ends behind the end of the file; no file system below has
+        // longer blocks.
+        const MAX_BLOCK_BYTES: u64 = 64 << 10;
+        let mut end = offset.saturating_add(len);
+        if len > 0 && end >= self.len()? {
+            end = end.checked_next_multiple_of(MAX_BLOCK_BYTES).filter(|end| *end <= i64::MAX as u64).unwrap_or(end);
+        }
+        Ok(self.fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, end - offset)?)
     }
 
     /// Reserves room, so that later writes there find it. Extends the object unless `keep_size`. Bytes don't change.

@@ -59,6 +59,18 @@ fn punches_allocates_and_zeroes() {
 }
 
 #[test]
+fn a_hole_up_to_the_end_frees_the_last_block() {
+    for len in [2 * BLOCK + 100, 3 * BLOCK] {
+        let object = object(1);
+        object.write_all_at(0, &vec![7; len as usize]).unwrap();
+        object.punch(2 * BLOCK, len - 2 * BLOCK).unwrap();
+        assert_eq!(object.seek_data(2 * BLOCK).unwrap(), None, "{len}");
+        assert_eq!(object.seek_hole(0).unwrap(), Some(2 * BLOCK), "{len}");
+        assert_eq!(object.len().unwrap(), len);
+    }
+}
+
+#[test]
 fn nothing_to_do_is_no_error() {
     let object = object(1);
     object.punch(5, 0).unwrap();

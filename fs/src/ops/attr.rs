@@ -7,7 +7,7 @@ use super::{Scope, commit, commit_and_settle};
 use crate::error::FsError;
 use crate::tree::inode::Inode;
 use crate::txn::Txn;
-use crate::types::{Attr, Caller, SetAttr, SetTime};
+use crate::types::{Attr, Caller, Invalidation, SetAttr, SetTime};
 use crate::volume::Volume;
 
 const SETUID: u32 = 0o4000;
@@ -59,35 +59,49 @@ impl Volume {
         self.getattr(file)
     }
 
-    /// What the kernel means by no change: that suid, sgid and capabilities go, where they are the caller's to take.
+    /// What the kernel means by no change: that suid, sgid and capabilities go, where they are the caller's to take, and the change time is set.
     ///
     /// With HANDLE_KILLPRIV_V2 it leaves that to the volume: at a chown that names neither owner nor group, and before a change of content by who may
-    /// not keep them, which then clears them anyway. A chown by others is none of their business, and of root's changes of content the kernel speaks
+    /// not keep them, which then clears them anyway. A chown by others takes nothing away, and of root's changes of content the kernel speaks
     /// only if there are capabilities.
     fn change_nothing(&self, caller: Caller, file: FileId) -> Result<Attr, FsError> {
-        if caller.uid == 0 || caller.uid == self.inode(file)?.perms.uid {
-            let had_capabilities = self.drop_capabilities(file)?;
-            let kills_suid = caller.uid != 0 || !had_capabilities;
-            if kills_suid && self.clear_suid(file)? {
-                self.settle_file(file)?;
-            }
-        }
+        let may_take = caller.uid == 0 || caller.uid == self.inode(file)?.perms.uid;
+        let had_capabilities = may_take && self.drop_capabilities(file)?;
+        self.mark(file, may_take && (caller.uid != 0 || !had_capabilities), Mark::Changed)?;
+        self.settle_file(file)?;
         self.getattr(file)
     }
 
-    /// Takes suid and sgid from a file, without waiting for other sites. Whether it had any.
-    pub(crate) fn clear_suid(&self, file: FileId) -> Result<bool, FsError> {
+    /// What ext4 does for a change that leaves all bytes as they are: times are set, capabilities go, and suid and sgid if the caller may not
+    /// keep them. Does not wait for other sites.
+    pub(crate) fn mark_modified(&self, file: FileId, kill_suid: bool) -> Result<(), FsError> {
+        self.drop_capabilities(file)?;
+        if self.mark(file, kill_suid, Mark::Modified)? {
+            self.invalidate_later(vec![Invalidation::Attr { file }]);
+        }
+        Ok(())
+    }
+
+    /// Whether suid or sgid went.
+    fn mark(&self, file: FileId, kill_suid: bool, mark: Mark) -> Result<bool, FsError> {
         let txn = Txn::begin(self)?;
         let inode = txn.existing(file)?;
-        let mode = without_suid(inode.perms.mode);
-        if inode.is_dir() || mode == inode.perms.mode {
-            return Ok(false);
-        }
-        let perms = Some(Perms { mode, ..inode.perms });
+        let (now, mode) = (txn.now(), without_suid(inode.perms.mode));
+        let kills = kill_suid && !inode.is_dir() && mode != inode.perms.mode;
+        let perms = kills.then_some(Perms { mode, ..inode.perms });
+        let mtime = (mark == Mark::Modified).then_some(now);
+        let touched = inode.stamps().into_iter().chain(mtime.map(|_| inode.mtime_stamp));
         let scope = Scope::of(&txn, &[file])?;
-        let op = Op::SetAttr { file, perms, atime: None, mtime: None, time: txn.now() };
-        commit(txn, &scope, op, inode.stamps()).map(|_| true)
+        commit(txn, &scope, Op::SetAttr { file, perms, atime: None, mtime, time: now }, touched)?;
+        Ok(kills)
     }
+}
+
+/// Which times a change sets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Changed,
+    Modified,
 }
 
 /// A change of owner clears suid and sgid unless the mode is set with it, as the kernel does for its own file systems.

@@ -85,21 +85,21 @@ impl Volume {
         Ok(written as u32)
     }
 
-    /// Truncation or a hole.
-    pub(crate) fn edit(&self, file: FileId, edit: Edit, kill_suid: bool) -> Result<(), FsError> {
+    /// Truncation or a hole. Whether there was anything to change.
+    pub(crate) fn edit(&self, file: FileId, edit: Edit, kill_suid: bool) -> Result<bool, FsError> {
         let edited = self.edit_locked(file, edit, kill_suid, false);
         self.answer_noted();
         edited
     }
 
-    /// Makes the file longer, with a hole, unless it is so long already: another writer may have come in between.
-    pub(crate) fn grow(&self, file: FileId, size: u64, kill_suid: bool) -> Result<(), FsError> {
+    /// Makes the file longer, with a hole, unless it is so long already: another writer may have come in between. Whether it did.
+    pub(crate) fn grow(&self, file: FileId, size: u64, kill_suid: bool) -> Result<bool, FsError> {
         let grown = self.edit_locked(file, Edit::Truncate { size }, kill_suid, true);
         self.answer_noted();
         grown
     }
 
-    fn edit_locked(&self, file: FileId, edit: Edit, kill_suid: bool, only_longer: bool) -> Result<(), FsError> {
+    fn edit_locked(&self, file: FileId, edit: Edit, kill_suid: bool, only_longer: bool) -> Result<bool, FsError> {
         check_end(match edit {
             Edit::Truncate { size } | Edit::Replace { size } => Some(size),
             Edit::Punch { offset, len } => offset.checked_add(len),
@@ -126,14 +126,14 @@ impl Volume {
             Edit::Punch { offset, len } => {
                 let end = (offset + len).min(size);
                 if offset >= end {
-                    return Ok(());
+                    return Ok(false);
                 }
                 Edit::Punch { offset, len: end - offset }
             }
-            Edit::Truncate { size: new } if only_longer && new <= size => return Ok(()),
+            Edit::Truncate { size: new } if only_longer && new <= size => return Ok(false),
             other => other,
         };
-        self.commit_content(txn, file, &object, edit, kill_suid).map(drop)
+        self.commit_content(txn, file, &object, edit, kill_suid).map(|_| true)
     }
 
     fn write_piece(&self, file: FileId, at: At, data: &[u8], kill_suid: bool) -> Result<(), FsError> {

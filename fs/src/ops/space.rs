@@ -6,7 +6,7 @@ use super::data::disk;
 use crate::content::holes::DataSegments;
 use crate::content::object::Object;
 use crate::error::FsError;
-use crate::types::{Allocate, HandleId, Invalidation, Whence};
+use crate::types::{Allocate, HandleId, Whence};
 use crate::volume::{ObjectState, Volume};
 
 impl Volume {
@@ -31,26 +31,24 @@ impl Volume {
             Allocate::Punch => None,
             Allocate::Reserve { keep_size } | Allocate::Zero { keep_size } => Some(end).filter(|_| !keep_size),
         };
-        match how {
+        let mut modified = match how {
             // Space is this site's own affair: only a new size is a change to the tree.
             Allocate::Reserve { .. } => {
                 let object = self.object(handle.file)?;
                 self.need_room_to_reserve(&object, offset, end)?;
-                let lock = object.write();
+                let _lock = object.write();
                 object.allocate(offset, len, true).map_err(disk("reserving space"))?;
-                drop(lock);
-                // Like any change, although it is none.
-                self.drop_capabilities(handle.file)?;
-                if kill_suid && self.clear_suid(handle.file)? {
-                    self.invalidate_later(vec![Invalidation::Attr { file: handle.file }]);
-                }
+                false
             }
             Allocate::Punch | Allocate::Zero { .. } => {
-                self.edit(handle.file, Edit::Punch { offset, len }, kill_suid)?;
+                self.edit(handle.file, Edit::Punch { offset, len }, kill_suid)?
             }
-        }
+        };
         if let Some(size) = grow_to {
-            self.grow(handle.file, size, kill_suid)?;
+            modified |= self.grow(handle.file, size, kill_suid)?;
+        }
+        if !modified {
+            self.mark_modified(handle.file, kill_suid)?;
         }
         self.settle_size(handle.file)
     }

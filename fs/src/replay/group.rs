@@ -60,7 +60,7 @@ impl Volume {
             }
         }
         self.refresh_sync_roots();
-        self.answer_noted();
+        self.answer_replayed();
         Replayed { applied: self.frontier(origin, lane), lsn, stopped }
     }
 

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
 use proto::ids::{EntryId, FileId};
 use proto::record::{ContentChange, Data, Edit, MAX_DATA_BYTES, Move, Op};
 
@@ -28,20 +29,38 @@ const MAX_ROUNDS: usize = 8;
 impl Volume {
     /// Makes the answers that were noted since the last time, if any were.
     pub(crate) fn answer_noted(&self) {
+        if self.repairs.load(Ordering::SeqCst) {
+            self.answer_replayed();
+        }
+    }
+
+    /// As [`answer_noted`](Self::answer_noted), after replay. Answers that another thread is making are made, too, when this returns: what is replayed is
+    /// acknowledged next, and with that the others count on having all that a site answered. They reclaim what was removed, and an
+    /// answer that came later would find nothing to put back.
+    pub(crate) fn answer_replayed(&self) {
+        let turn = self.answering.lock();
         if !self.repairs.load(Ordering::SeqCst) || !self.may_answer() {
             return;
         }
-        if let Err(error) = self.run_repairs() {
+        if let Err(error) = self.make_answers(&turn) {
             tracing::error!(%error, "an answer to a peer's record waits for the next change or start");
         }
     }
 
     /// Makes every answer that has been noted. One that fails does not hold up the others.
     pub(crate) fn run_repairs(&self) -> Result<(), FsError> {
+        self.make_answers(&self.answering.lock())
+    }
+
+    fn make_answers(&self, _turn: &MutexGuard<'_, ()>) -> Result<(), FsError> {
         let mut result = Ok(());
         // An answer may call for another: bringing a directory back may close a cycle.
         for _ in 0..MAX_ROUNDS {
-            self.repairs.store(false, Ordering::SeqCst);
+            {
+                // A batch that is being made has noted already, and is not to be seen yet.
+                let _writer = self.writer.lock();
+                self.repairs.store(false, Ordering::SeqCst);
+            }
             for (key, _) in self.rows.scan(Table::Repair, b"", None, usize::MAX)? {
                 let answered = match table::repair_of_key(&key)? {
                     Repair::Rewrite(file) => self.rewrite(file),
@@ -168,4 +187,40 @@ fn above_root(txn: &Txn<'_>, mut at: FileId, below: FileId) -> Result<bool, FsEr
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
+    use proto::ids::{SiteId, VolumeId};
+    use proto::record::Perms;
+
+    use super::*;
+    use crate::tree::apply::note_repair;
+    use crate::volume::VolumeOptions;
+
+    #[test]
+    fn what_is_noted_while_others_answer_is_answered() {
+        let dir = tempfile::tempdir().expect("a directory");
+        Volume::format(dir.path(), VolumeId([7; 16]), SiteId(1), Perms { mode: 0o755, uid: 0, gid: 0 }).expect("made");
+        let volume = Volume::start(dir.path(), VolumeOptions::default()).expect("a volume");
+        let (noted, is_noted) = channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut txn = Txn::begin(&volume).expect("a batch");
+                note_repair(&mut txn, Repair::Rewrite(FileId(77)));
+                noted.send(()).expect("told");
+                // The other looks for notes meanwhile; this one is not to be seen yet.
+                thread::sleep(Duration::from_millis(100));
+                txn.commit_state().expect("committed");
+                volume.answer_replayed();
+                assert!(volume.rows.scan(Table::Repair, b"", None, usize::MAX).expect("notes").is_empty());
+            });
+            is_noted.recv().expect("noted");
+            volume.answer_noted();
+        });
+    }
 }

@@ -25,7 +25,7 @@ impl Posix {
                     self.clear_suid(ino)?;
                 }
             }
-            return self.node(ino).map(drop);
+            return self.touch(ino);
         }
         if let Some(size) = set.size {
             self.resize(ino, size, by.uid != 0)?;

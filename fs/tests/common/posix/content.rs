@@ -114,22 +114,15 @@ impl Posix {
             return Err(Errno::INVAL);
         }
         let size = self.size(open.ino);
-        if matches!(how, Allocate::Punch | Allocate::Zero { .. }) {
-            self.drop_capabilities(open.ino)?;
-            if offset < size {
-                self.modified(open.ino, kill)?;
-                let node = self.node_mut(open.ino)?;
-                node.pages.punch(offset, end.min(size));
-                Arc::make_mut(&mut node.data)[offset as usize..end.min(size) as usize].fill(0);
-            }
-        }
+        // Also where no byte changes.
+        self.modified(open.ino, kill)?;
+        let node = self.node_mut(open.ino)?;
         if matches!(how, Allocate::Reserve { .. }) {
-            self.drop_capabilities(open.ino)?;
-            if kill {
-                self.clear_suid(open.ino)?;
-            }
             // The file system below may come to show what is reserved as data.
-            self.node_mut(open.ino)?.pages.write(offset, end);
+            node.pages.write(offset, end);
+        } else if offset < size {
+            node.pages.punch(offset, end.min(size));
+            Arc::make_mut(&mut node.data)[offset as usize..end.min(size) as usize].fill(0);
         }
         match how {
             Allocate::Reserve { keep_size: false } | Allocate::Zero { keep_size: false } if end > size => {
