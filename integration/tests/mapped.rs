@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use integration::cluster::{Cluster, Options};
 use integration::compare::{self, Strictness};
+use integration::mapper::Mapper;
 use integration::outcome::eventually;
 use integration::site::succeed;
+use rustix::fs::SeekFrom;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The kernel serves `sendfile` from pages of its own, also where reads are direct.
 /// The kernel serves `sendfile` from pages of its own, also where reads are direct.
 #[test]
 fn sendfile_shows_what_a_mapping_stored() {
@@ -113,4 +114,40 @@ fn stores_after_the_file_was_closed_reach_the_other_site() {
         let found = compare::compare(a, b, Strictness::REPLICAS).map_err(|error| error.to_string())?;
         if found.is_empty() { Ok(()) } else { Err(compare::report(&found, 30)) }
     });
+}
+
+/// `cp`, `tar` and `rsync` pass over what `lseek` takes for holes.
+#[test]
+fn what_a_mapping_stored_into_a_hole_is_data_at_once() {
+    const LEN: u64 = 1 << 20;
+    const AT: u64 = 500_000;
+    let cluster = Cluster::start(2, Options::default());
+    let here = &cluster.site(0).mountpoint;
+    for passed_through in [false, true] {
+        let (name, copy) = (format!("sparse-{passed_through}"), format!("copy-{passed_through}"));
+        File::create(here.join(&name)).unwrap().set_len(LEN).unwrap();
+        let reader = passed_through.then(|| File::open(here.join(&name)).unwrap());
+        let mut program = Mapper::start(Path::new(env!("CARGO_BIN_EXE_mapper")), here);
+        program.run(&format!("open f r+w {name}"));
+        program.run(&format!("map m f shared {LEN}"));
+        for round in 0..3 {
+            let (at, byte) = (AT + round * 70_000, b'b' + round as u8);
+            program.run(&format!("store m {at} {byte} 3"));
+            let other = File::open(here.join(&name)).unwrap();
+            // From before all that was stored so far, so that only what is new is looked for.
+            let data = rustix::fs::seek(&other, SeekFrom::Data(at - 50_000)).expect("data");
+            assert!(data <= at, "{name}, round {round}: the next data is at {data}, not {at}");
+            let hole = rustix::fs::seek(&other, SeekFrom::Hole(data)).expect("a hole");
+            assert!(hole > at + 2, "{name}, round {round}: there is a hole at {hole}");
+            succeed(Command::new("cp").arg("--sparse=auto").arg(here.join(&name)).arg(here.join(&copy)));
+            let bytes = fs::read(here.join(&copy)).unwrap();
+            assert_eq!(bytes[at as usize..at as usize + 3], [byte; 3], "{name}, round {round}: not copied");
+            assert_eq!(bytes.len() as u64, LEN);
+        }
+        // What holes are left is still known.
+        let other = File::open(here.join(&name)).unwrap();
+        assert_eq!(rustix::fs::seek(&other, SeekFrom::Hole(0)).expect("a hole"), 0, "{name}");
+        drop((program, reader));
+    }
+    cluster.assert_converges();
 }
