@@ -106,14 +106,11 @@ impl Volume {
         let object = self.object(file)?;
         let tells_of_stores = object.tells_of_stores().map_err(disk("asking for the file system of an object"))?;
         let watch = Arc::new(Mutex::new(Watch { change_time: None, tells_of_stores, blocks: Blocks::empty() }));
-        let watched =
-            Watched { opens: 0, object: Arc::clone(&object), watch: Arc::clone(&watch), due: Instant::now() };
+        let watched = Watched { opens: 0, object: Arc::clone(&object), watch: Arc::clone(&watch), due: Instant::now() };
         // From now on changes are followed.
         self.unseen.files.lock().insert(file, watched);
         // Durable before the first mapping: a crash leaves what no hash knows of.
-        let begun = self.mark_mapped(file, true).and_then(|()| {
-            self.take_all(&object, &watch, |_, _| Ok(()))
-        });
+        let begun = self.mark_mapped(file, true).and_then(|()| self.take_all(&object, &watch, |_, _| Ok(())));
         let mut files = self.unseen.files.lock();
         match begun {
             Ok(()) => files.entry(file).and_modify(|watched| watched.opens = 1),

@@ -132,10 +132,10 @@ fn a_removed_file_that_was_mapped_gives_its_space_back() {
     assert!(volume.is_unmapped(attr.file));
     volume.end_unseen_writes(attr.file, 1).expect("no more");
     let name = format!("{:016x}", attr.file.0);
-    let open = std::fs::read_dir("/proc/self/fd").expect("descriptors").filter_map(|fd| fd.ok()?.path().read_link().ok());
-    let open: Vec<_> = open
-        .filter(|path| path.starts_with(site.path()) && path.to_string_lossy().contains(&name))
-        .collect();
+    let open =
+        std::fs::read_dir("/proc/self/fd").expect("descriptors").filter_map(|fd| fd.ok()?.path().read_link().ok());
+    let open: Vec<_> =
+        open.filter(|path| path.starts_with(site.path()) && path.to_string_lossy().contains(&name)).collect();
     assert!(open.is_empty(), "{open:?} keeps its space");
     volume.close().expect("closed");
 }

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use integration::cluster::{Cluster, Options};
 use integration::compare::{self, Strictness};
 use integration::mapper::Mapper;
 use integration::outcome::eventually;
-use integration::site::succeed;
+use integration::reaper::{self, Debris};
+use integration::site::{succeed, unmount_dead};
 use rustix::fs::SeekFrom;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -81,7 +82,49 @@ fn assert_shows(file: &Path, letters: [u8; 2]) {
 
 #[test]
 fn stores_after_the_file_was_closed_reach_the_other_site() {
-    let cluster = Cluster::start(2, Options::default());
+    stores_arrive(Cluster::start(2, Options::default()), false);
+}
+
+/// A file system that is mounted for a test.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(kind: &str, options: &str, at: PathBuf) -> Self {
+        fs::create_dir(&at).unwrap();
+        reaper::note(Debris::Mount(&at));
+        succeed(Command::new("mount").args(["-t", kind, "-o", options, kind]).arg(&at));
+        Self(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        unmount_dead(&self.0);
+        reaper::forget(Debris::Mount(&self.0));
+    }
+}
+
+/// In an overlay, as the file system of a container is one, a mapping holds the file of the upper layer only.
+#[test]
+fn so_they_do_where_the_store_is_in_an_overlay() {
+    let directory = tempfile::Builder::new().prefix("syncline-test-").tempdir().unwrap();
+    reaper::note(Debris::Directory(directory.path()));
+    let memory = Mounted::new("tmpfs", "size=1g", directory.path().join("layers"));
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|layer| {
+        let path = memory.0.join(layer);
+        fs::create_dir(&path).unwrap();
+        path.display().to_string()
+    });
+    let layers = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let overlay = Mounted::new("overlay", &layers, directory.path().join("overlay"));
+    let options = Options { stores: vec![overlay.0.join("store")], ..Options::default() };
+    stores_arrive(Cluster::start(2, options), true);
+    drop((overlay, memory));
+    reaper::forget(Debris::Directory(directory.path()));
+}
+
+/// `cached`: the system writes stores back at its leisure, unless it is told to.
+fn stores_arrive(cluster: Cluster, cached: bool) {
     let (here, there) = (cluster.site(0).path("mapped"), cluster.site(1).path("mapped"));
     fs::write(&here, [b'a'; 8192]).unwrap();
     let mut mapping = map_and_close(&here);
@@ -93,6 +136,9 @@ fn stores_after_the_file_was_closed_reach_the_other_site() {
         assert_eq!(answers.next().unwrap().unwrap(), "stored");
     };
     store(0, 'b');
+    if cached {
+        File::open(&here).unwrap().sync_all().unwrap();
+    }
     assert_shows(&there, *b"ba");
     // Who opens it meanwhile, and writes, has one file with the mapping.
     let open = File::options().read(true).write(true).open(&here).unwrap();

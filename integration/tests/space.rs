@@ -329,9 +329,10 @@ fn a_full_disk_refuses_and_loses_nothing() {
 #[test]
 fn stores_of_a_mapping_wait_for_room_in_the_journal() {
     const LEN: u64 = 200 << 20;
+    const SMALL: u32 = 2_000;
     let directory = tempfile::Builder::new().prefix("syncline-test-").tempdir().unwrap();
     reaper::note(Debris::Directory(directory.path()));
-    let disk = SmallDisk::new(directory.path(), 800);
+    let disk = SmallDisk::new(directory.path(), 1200);
     let cluster = Cluster::start(2, Options { stores: vec![disk.mountpoint.join("store")], ..Options::default() });
     let here = &cluster.site(0).mountpoint;
     fs::write(here.join("mapped"), vec![b'a'; LEN as usize]).unwrap();
@@ -342,15 +343,25 @@ fn stores_of_a_mapping_wait_for_room_in_the_journal() {
     let mut program = Mapper::start(Path::new(env!("CARGO_BIN_EXE_mapper")), here);
     program.run("open f r+w mapped");
     program.run(&format!("map m f shared {LEN}"));
-    let mut filler = File::create(here.join("filler")).unwrap();
-    let error = (0..10_000).find_map(|_| filler.write_all(&vec![b'x'; 1 << 20]).err()).expect("the disk is never full");
-    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    for number in 0..SMALL {
+        fs::write(here.join(format!("small-{number}")), b"").unwrap();
+    }
+    let filler = both(&here.join("filler"));
+    let mut reserved = 0;
+    for bytes in (20..30).rev().map(|shift| 1 << shift) {
+        while rustix::fs::fallocate(&filler, FallocateFlags::empty(), reserved, bytes).is_ok() {
+            reserved += bytes;
+        }
+    }
     drop(filler);
     program.run(&format!("store m 0 98 {LEN}"));
     for round in ["first", "again"] {
         assert_eq!(program.ask("fsync f"), format!("error {}", Errno::NOSPC.raw_os_error()), "{round}");
     }
-    // What frees space goes on, and once the peer knows, there is room.
+    // What frees space goes on, out of what was kept back, and once the peer knows, there is room.
+    for number in 0..SMALL {
+        fs::remove_file(here.join(format!("small-{number}"))).unwrap();
+    }
     fs::remove_file(here.join("filler")).unwrap();
     cluster.network().heal_all();
     eventually(Duration::from_secs(60), "the stores are journalled", || match program.ask("fsync f").as_str() {

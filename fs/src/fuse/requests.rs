@@ -28,7 +28,7 @@ use crate::volume::Volume;
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        if !negotiate(config, self.stack_depth) {
+        if !negotiate(config) {
             self.opener.files.disable_passthrough();
         }
         Ok(())
