@@ -139,10 +139,14 @@ impl Volume {
             };
             let _lock = object.as_ref().map(|object| object.write());
             // Whoever found the mark a moment ago, before taking the lock, counts on it.
-            if !self.active.is_idle(file) || self.unseen.is_watched(file) {
+            if !self.active.is_idle(file) {
                 continue;
             }
             let mut txn = Txn::begin(self)?;
+            // Looked at under the writer's lock: watching begins before its mark is set.
+            if self.unseen.is_watched(file) {
+                continue;
+            }
             txn.delete(Table::Active, table::file_key(file));
             self.active.remove(file);
             txn.commit_state()?;

@@ -10,7 +10,9 @@
 //!
 //! Order of a look, so that no store goes unnoticed: take the change time; flush the object, which write-protects its pages, so that a
 //! later store raises the change time; then hash and journal; then remember the change time taken first, unless it is so young that a later store might
-//! get the same.
+//! get the same, or the file system below is not known to raise it.
+//!
+//! The object's lock is held for some blocks at a time: others' changes of a large file don't wait for all of it.
 
 pub mod blocks;
 
@@ -40,6 +42,8 @@ use crate::volume::{ObjectState, Volume};
 const SETTLED: Duration = Duration::from_millis(100);
 /// Looks that nobody asked for take at most one part in so many of the time.
 const LOOK_PART: u32 = 10;
+/// So many blocks are hashed with the object locked.
+const BLOCKS_AT_ONCE: usize = 256;
 
 /// Watched files.
 #[derive(Default)]
@@ -50,8 +54,10 @@ pub struct Unseen {
 }
 
 struct Watched {
-    /// Opens that asked for it.
+    /// Opens that asked for it; none until all is hashed for the first.
     opens: u32,
+    /// Held, so that the object is opened once: another handle would look like a mapping.
+    object: Arc<Object<ObjectState>>,
     watch: Arc<Mutex<Watch>>,
     /// When the next look that nobody asks for may come.
     due: Instant,
@@ -59,9 +65,9 @@ struct Watched {
 
 /// Locked only under the object's lock.
 struct Watch {
-    /// Held, so that the object is opened once: another handle would look like a mapping.
-    _object: Arc<Object<ObjectState>>,
     change_time: Option<Time>,
+    /// Whether each store into a clean page raises the change time.
+    tells_of_stores: bool,
     blocks: Blocks,
 }
 
@@ -75,9 +81,15 @@ impl Unseen {
         self.files.lock().get(&file).map(|watched| Arc::clone(&watched.watch))
     }
 
+    /// As [`watch`](Self::watch), once all is hashed.
+    fn complete(&self, file: FileId) -> Option<Arc<Mutex<Watch>>> {
+        self.files.lock().get(&file).filter(|watched| watched.opens > 0).map(|watched| Arc::clone(&watched.watch))
+    }
+
     /// One more open of a file that is watched.
     fn join(&self, file: FileId) -> bool {
-        self.files.lock().get_mut(&file).map(|watched| watched.opens += 1).is_some()
+        let mut files = self.files.lock();
+        files.get_mut(&file).filter(|watched| watched.opens > 0).map(|watched| watched.opens += 1).is_some()
     }
 }
 
@@ -91,18 +103,22 @@ impl Volume {
         if self.unseen.join(file) {
             return Ok(());
         }
-        // Durable before the first mapping: a crash leaves what no hash knows of.
-        self.mark_mapped(file, true)?;
         let object = self.object(file)?;
-        let _lock = object.write();
-        let size = object.len().map_err(disk("stat of an object"))?;
-        let mut blocks = Blocks::empty();
-        blocks.take(size, |offset, len| read(&object, offset, len), |_, _| Ok(()))?;
-        let watch = Watch { _object: Arc::clone(&object), change_time: None, blocks };
-        self.unseen
-            .files
-            .lock()
-            .insert(file, Watched { opens: 1, watch: Arc::new(Mutex::new(watch)), due: Instant::now() });
+        let tells_of_stores = object.tells_of_stores().map_err(disk("asking for the file system of an object"))?;
+        let watch = Arc::new(Mutex::new(Watch { change_time: None, tells_of_stores, blocks: Blocks::empty() }));
+        let watched = Watched { opens: 0, object: Arc::clone(&object), watch: Arc::clone(&watch), due: Instant::now() };
+        // From now on changes are followed.
+        self.unseen.files.lock().insert(file, watched);
+        // Durable before the first mapping: a crash leaves what no hash knows of.
+        let begun = self.mark_mapped(file, true).and_then(|()| self.take_all(&object, &watch, |_, _| Ok(())));
+        let mut files = self.unseen.files.lock();
+        match begun {
+            Ok(()) => files.entry(file).and_modify(|watched| watched.opens = 1),
+            Err(error) => {
+                files.remove(&file);
+                return Err(error);
+            }
+        };
         Ok(())
     }
 
@@ -123,12 +139,20 @@ impl Volume {
         }
         files.remove(&file);
         drop(files);
+        if matches!(self.inode(file), Err(FsError::NotFound)) {
+            // It was removed meanwhile, and could not be closed.
+            self.objects.evict(file);
+            return Ok(());
+        }
         self.mark_mapped(file, false)
     }
 
     /// Whether nobody but this daemon has the file's object open: it is not mapped. Where that can't be told, it counts as mapped.
     pub fn is_unmapped(&self, file: FileId) -> bool {
-        match self.object(file).map(|object| object.is_open_here_only()) {
+        // Without waiting for a lock: nobody can open a file meanwhile.
+        let watched = self.unseen.files.lock().get(&file).map(|watched| Arc::clone(&watched.object));
+        let object = watched.map_or_else(|| self.object(file), Ok);
+        match object.map(|object| object.is_open_here_only()) {
             Ok(Ok(only)) => only,
             Ok(Err(error)) => {
                 tracing::debug!(%file, %error, "whether it is mapped can't be told");
@@ -161,8 +185,10 @@ impl Volume {
             if !is_due || self.check_writable().is_err() {
                 continue;
             }
-            if let Err(error) = self.journal_unseen(file) {
-                tracing::warn!(%file, %error, "what mappings changed is not journalled yet");
+            match self.journal_unseen(file) {
+                // Nothing of a file that is gone is shipped.
+                Ok(()) | Err(FsError::NotFound) => {}
+                Err(error) => tracing::warn!(%file, %error, "what mappings changed is not journalled yet"),
             }
             if let Some(watched) = self.unseen.files.lock().get_mut(&file) {
                 watched.due = Instant::now() + begin.elapsed() * LOOK_PART;
@@ -172,30 +198,49 @@ impl Volume {
 
     /// Journals what mappings have changed.
     pub(crate) fn journal_unseen(&self, file: FileId) -> Result<(), FsError> {
-        let Some(watch) = self.unseen.watch(file) else { return Ok(()) };
+        let Some(watch) = self.unseen.complete(file) else { return Ok(()) };
         let object = self.object(file)?;
-        let _lock = object.write();
-        let mut watch = watch.lock();
-        let change_time = object.change_time().map_err(disk("stat of an object"))?;
-        if watch.change_time == Some(change_time) {
-            return Ok(());
-        }
+        let change_time = {
+            let _lock = object.write();
+            let change_time = object.change_time().map_err(disk("stat of an object"))?;
+            if watch.lock().change_time == Some(change_time) {
+                return Ok(());
+            }
+            change_time
+        };
         let taken = self.now();
         object.handle().sync_data().map_err(disk("flushing an object"))?;
-        let size = object.len().map_err(disk("stat of an object"))?;
         let mut changed = false;
-        watch.blocks.take(
-            size,
-            |offset, len| read(&object, offset, len),
-            |offset, bytes| {
-                changed = true;
-                self.journal_block(file, &object, offset, &bytes)
-            },
-        )?;
+        let journalled = self.take_all(&object, &watch, |offset, bytes| {
+            changed = true;
+            // The journal holds them, too.
+            self.need_room(bytes.len() as u64)?;
+            self.journal_block(file, &object, offset, &bytes)
+        });
         if changed {
             self.invalidate_later(vec![Invalidation::Attr { file }]);
         }
-        watch.change_time = Some(change_time).filter(|time| is_settled(*time, taken));
+        journalled?;
+        let _lock = object.write();
+        let mut watch = watch.lock();
+        // What the daemon has changed since has raised it.
+        watch.change_time = Some(change_time).filter(|time| watch.tells_of_stores && is_settled(*time, taken));
+        Ok(())
+    }
+
+    /// Takes what stands in the object for what is journalled; calls `differs` with blocks that are not as they were, the object and `watch` locked.
+    fn take_all(
+        &self,
+        object: &Object<ObjectState>,
+        watch: &Mutex<Watch>,
+        mut differs: impl FnMut(u64, Vec<u8>) -> Result<(), FsError>,
+    ) -> Result<(), FsError> {
+        let mut from = Some(0);
+        while let Some(next) = from {
+            let _lock = object.write();
+            let size = object.len().map_err(disk("stat of an object"))?;
+            from = watch.lock().blocks.take(size, (next, BLOCKS_AT_ONCE), object, &mut differs)?;
+        }
         Ok(())
     }
 
@@ -277,9 +322,17 @@ fn is_settled(time: Time, now: Time) -> bool {
     nanos(now) - nanos(time) > SETTLED.as_nanos() as i128
 }
 
-fn read(object: &Object<ObjectState>, offset: u64, len: u64) -> Result<Vec<u8>, FsError> {
-    let mut bytes = vec![0; len as usize];
-    let read = object.read_at(offset, &mut bytes).map_err(disk("reading an object"))?;
-    bytes.truncate(read);
-    Ok(bytes)
+impl blocks::Bytes for Object<ObjectState> {
+    type Error = FsError;
+
+    fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, FsError> {
+        let mut bytes = vec![0; len as usize];
+        let read = self.read_at(offset, &mut bytes).map_err(disk("reading an object"))?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<u64>, FsError> {
+        self.seek_data(offset).map_err(disk("looking for data"))
+    }
 }

@@ -4,18 +4,20 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use integration::cluster::{Cluster, Options};
 use integration::compare::{self, Strictness};
+use integration::mapper::Mapper;
 use integration::outcome::eventually;
-use integration::site::succeed;
+use integration::reaper::{self, Debris};
+use integration::site::{succeed, unmount_dead};
+use rustix::fs::SeekFrom;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The kernel serves `sendfile` from pages of its own, also where reads are direct.
 /// The kernel serves `sendfile` from pages of its own, also where reads are direct.
 #[test]
 fn sendfile_shows_what_a_mapping_stored() {
@@ -80,7 +82,49 @@ fn assert_shows(file: &Path, letters: [u8; 2]) {
 
 #[test]
 fn stores_after_the_file_was_closed_reach_the_other_site() {
-    let cluster = Cluster::start(2, Options::default());
+    stores_arrive(Cluster::start(2, Options::default()), false);
+}
+
+/// A file system that is mounted for a test.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(kind: &str, options: &str, at: PathBuf) -> Self {
+        fs::create_dir(&at).unwrap();
+        reaper::note(Debris::Mount(&at));
+        succeed(Command::new("mount").args(["-t", kind, "-o", options, kind]).arg(&at));
+        Self(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        unmount_dead(&self.0);
+        reaper::forget(Debris::Mount(&self.0));
+    }
+}
+
+/// In an overlay, as the file system of a container is one, a mapping holds the file of the upper layer only.
+#[test]
+fn so_they_do_where_the_store_is_in_an_overlay() {
+    let directory = tempfile::Builder::new().prefix("syncline-test-").tempdir().unwrap();
+    reaper::note(Debris::Directory(directory.path()));
+    let memory = Mounted::new("tmpfs", "size=1g", directory.path().join("layers"));
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|layer| {
+        let path = memory.0.join(layer);
+        fs::create_dir(&path).unwrap();
+        path.display().to_string()
+    });
+    let layers = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let overlay = Mounted::new("overlay", &layers, directory.path().join("overlay"));
+    let options = Options { stores: vec![overlay.0.join("store")], ..Options::default() };
+    stores_arrive(Cluster::start(2, options), true);
+    drop((overlay, memory));
+    reaper::forget(Debris::Directory(directory.path()));
+}
+
+/// `cached`: the system writes stores back at its leisure, unless it is told to.
+fn stores_arrive(cluster: Cluster, cached: bool) {
     let (here, there) = (cluster.site(0).path("mapped"), cluster.site(1).path("mapped"));
     fs::write(&here, [b'a'; 8192]).unwrap();
     let mut mapping = map_and_close(&here);
@@ -92,6 +136,9 @@ fn stores_after_the_file_was_closed_reach_the_other_site() {
         assert_eq!(answers.next().unwrap().unwrap(), "stored");
     };
     store(0, 'b');
+    if cached {
+        File::open(&here).unwrap().sync_all().unwrap();
+    }
     assert_shows(&there, *b"ba");
     // Who opens it meanwhile, and writes, has one file with the mapping.
     let open = File::options().read(true).write(true).open(&here).unwrap();
@@ -113,4 +160,40 @@ fn stores_after_the_file_was_closed_reach_the_other_site() {
         let found = compare::compare(a, b, Strictness::REPLICAS).map_err(|error| error.to_string())?;
         if found.is_empty() { Ok(()) } else { Err(compare::report(&found, 30)) }
     });
+}
+
+/// `cp`, `tar` and `rsync` pass over what `lseek` takes for holes.
+#[test]
+fn what_a_mapping_stored_into_a_hole_is_data_at_once() {
+    const LEN: u64 = 1 << 20;
+    const AT: u64 = 500_000;
+    let cluster = Cluster::start(2, Options::default());
+    let here = &cluster.site(0).mountpoint;
+    for passed_through in [false, true] {
+        let (name, copy) = (format!("sparse-{passed_through}"), format!("copy-{passed_through}"));
+        File::create(here.join(&name)).unwrap().set_len(LEN).unwrap();
+        let reader = passed_through.then(|| File::open(here.join(&name)).unwrap());
+        let mut program = Mapper::start(Path::new(env!("CARGO_BIN_EXE_mapper")), here);
+        program.run(&format!("open f r+w {name}"));
+        program.run(&format!("map m f shared {LEN}"));
+        for round in 0..3 {
+            let (at, byte) = (AT + round * 70_000, b'b' + round as u8);
+            program.run(&format!("store m {at} {byte} 3"));
+            let other = File::open(here.join(&name)).unwrap();
+            // From before all that was stored so far, so that only what is new is looked for.
+            let data = rustix::fs::seek(&other, SeekFrom::Data(at - 50_000)).expect("data");
+            assert!(data <= at, "{name}, round {round}: the next data is at {data}, not {at}");
+            let hole = rustix::fs::seek(&other, SeekFrom::Hole(data)).expect("a hole");
+            assert!(hole > at + 2, "{name}, round {round}: there is a hole at {hole}");
+            succeed(Command::new("cp").arg("--sparse=auto").arg(here.join(&name)).arg(here.join(&copy)));
+            let bytes = fs::read(here.join(&copy)).unwrap();
+            assert_eq!(bytes[at as usize..at as usize + 3], [byte; 3], "{name}, round {round}: not copied");
+            assert_eq!(bytes.len() as u64, LEN);
+        }
+        // What holes are left is still known.
+        let other = File::open(here.join(&name)).unwrap();
+        assert_eq!(rustix::fs::seek(&other, SeekFrom::Hole(0)).expect("a hole"), 0, "{name}");
+        drop((program, reader));
+    }
+    cluster.assert_converges();
 }

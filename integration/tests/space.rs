@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use integration::beside::{Beside, Notes};
 use integration::cluster::{Cluster, Options};
+use integration::mapper::Mapper;
 use integration::outcome::eventually;
 use integration::reaper::{self, Debris};
 use integration::site::{succeed, unmount_dead};
@@ -318,6 +319,58 @@ fn a_full_disk_refuses_and_loses_nothing() {
     }
     fs::write(cluster.site(0).path("again"), b"there is room").unwrap();
     assert_eq!(fs::metadata(cluster.site(0).path("again")).unwrap().size(), 13);
+    cluster.assert_converges();
+    drop(cluster);
+    drop(disk);
+    reaper::forget(Debris::Directory(directory.path()));
+}
+
+/// Bytes that a mapping stores are in their file already, and need room in the journal as well. Where there is none, `fsync` says so, and nothing is lost.
+#[test]
+fn stores_of_a_mapping_wait_for_room_in_the_journal() {
+    const LEN: u64 = 200 << 20;
+    const SMALL: u32 = 2_000;
+    let directory = tempfile::Builder::new().prefix("syncline-test-").tempdir().unwrap();
+    reaper::note(Debris::Directory(directory.path()));
+    let disk = SmallDisk::new(directory.path(), 1200);
+    let cluster = Cluster::start(2, Options { stores: vec![disk.mountpoint.join("store")], ..Options::default() });
+    let here = &cluster.site(0).mountpoint;
+    fs::write(here.join("mapped"), vec![b'a'; LEN as usize]).unwrap();
+    cluster.wait_level();
+    // What the peer lacks stays in the journal.
+    cluster.network().cut_all();
+    let reader = File::open(here.join("mapped")).unwrap();
+    let mut program = Mapper::start(Path::new(env!("CARGO_BIN_EXE_mapper")), here);
+    program.run("open f r+w mapped");
+    program.run(&format!("map m f shared {LEN}"));
+    for number in 0..SMALL {
+        fs::write(here.join(format!("small-{number}")), b"").unwrap();
+    }
+    let filler = both(&here.join("filler"));
+    let mut reserved = 0;
+    for bytes in (20..30).rev().map(|shift| 1 << shift) {
+        while rustix::fs::fallocate(&filler, FallocateFlags::empty(), reserved, bytes).is_ok() {
+            reserved += bytes;
+        }
+    }
+    drop(filler);
+    program.run(&format!("store m 0 98 {LEN}"));
+    for round in ["first", "again"] {
+        assert_eq!(program.ask("fsync f"), format!("error {}", Errno::NOSPC.raw_os_error()), "{round}");
+    }
+    // What frees space goes on, out of what was kept back, and once the peer knows, there is room.
+    for number in 0..SMALL {
+        fs::remove_file(here.join(format!("small-{number}"))).unwrap();
+    }
+    fs::remove_file(here.join("filler")).unwrap();
+    cluster.network().heal_all();
+    eventually(Duration::from_secs(60), "the stores are journalled", || match program.ask("fsync f").as_str() {
+        "ok" => Ok(()),
+        error => Err(error.to_owned()),
+    });
+    cluster.site(0).wait(Duration::from_secs(60));
+    assert!(fs::read(cluster.site(1).path("mapped")).unwrap() == vec![b'b'; LEN as usize]);
+    drop((program, reader));
     cluster.assert_converges();
     drop(cluster);
     drop(disk);

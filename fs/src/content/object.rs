@@ -117,6 +117,17 @@ impl<S> Object<S> {
         }
     }
 
+    /// Whether the file system is known to raise the change time with each store of a mapping into a page that was written back. Those in memory write none
+    /// back; others raise it later.
+    pub fn tells_of_stores(&self) -> io::Result<bool> {
+        const EXT4: i64 = 0xef53;
+        const XFS: i64 = 0x5846_5342;
+        const BTRFS: i64 = 0x9123_683e;
+        const F2FS: i64 = 0xf2f5_2010;
+        let kind = fs::fstatfs(&self.handle)?.f_type as i64;
+        Ok([EXT4, XFS, BTRFS, F2FS].contains(&kind))
+    }
+
     /// Makes a hole, within the object's length.
     pub fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         // One that reaches the end frees the last block whole. ext4 does so only if it ends behind the end of the file; no file system below has

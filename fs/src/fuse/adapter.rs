@@ -21,17 +21,16 @@ use crate::volume::Volume;
 pub struct Adapter {
     pub(super) volume: Arc<Volume>,
     pub(super) opener: Opener,
-    pub(super) stack_depth: u32,
     pub(super) directories: OpenDirectories,
     pub(super) waits: Waits,
 }
 
 impl Adapter {
-    /// Answers from `volume`, on so many threads. `stack_depth`: over how many stacked file systems objects may be passed through.
-    pub fn new(volume: Arc<Volume>, files: Arc<OpenFiles>, request_threads: usize, stack_depth: u32) -> Self {
+    /// Answers from `volume`, on so many threads.
+    pub fn new(volume: Arc<Volume>, files: Arc<OpenFiles>, request_threads: usize) -> Self {
         let directories = OpenDirectories::default();
         let opener = Opener { volume: volume.clone(), files };
-        Self { volume, opener, stack_depth, directories, waits: Waits::new(request_threads) }
+        Self { volume, opener, directories, waits: Waits::new(request_threads) }
     }
 
     /// Does what waits for other sites if one of `places`, the directories and files that it touches, is sync: then where waiting takes nothing from

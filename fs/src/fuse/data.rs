@@ -7,7 +7,7 @@ use rustix::fs::{FallocateFlags, OFlags};
 use super::convert::OpenHandle;
 use super::open_mode::Access;
 use crate::error::FsError;
-use crate::types::{Allocate, OpenFlags, Whence};
+use crate::types::{Allocate, HandleId, Invalidation, OpenFlags, Whence};
 use crate::volume::Volume;
 
 /// O_DSYNC, which O_SYNC contains. rustix takes the one for the other.
@@ -113,6 +113,31 @@ pub fn allocate(mode: i32) -> Result<Allocate, FsError> {
         FallocateFlags::ZERO_RANGE => Ok(Allocate::Zero { keep_size }),
         _ => Err(FsError::NotSupported("this mode of fallocate")),
     }
+}
+
+/// Looks for data or a hole. Of a `cached` file the kernel may have pages in which a mapping has stored something, and does not write them back before it
+/// asks: so the hole that would be the answer is first taken from its cache, which writes back what is there. Waits for that.
+pub fn seek(
+    volume: &Volume,
+    cached: Option<FileId>,
+    handle: HandleId,
+    offset: u64,
+    whence: Whence,
+) -> Result<u64, FsError> {
+    let found = volume.seek(handle, offset, whence);
+    let Some(file) = cached else { return found };
+    let size = volume.getattr(file)?.size;
+    let hole = match (whence, &found) {
+        (Whence::Data, Ok(data)) => offset..*data,
+        (Whence::Data, Err(FsError::BeyondEnd)) => offset..size,
+        (Whence::Hole, Ok(hole)) => *hole..volume.seek(handle, *hole, Whence::Data).unwrap_or(size),
+        _ => return found,
+    };
+    if hole.is_empty() {
+        return found;
+    }
+    volume.invalidate(&[Invalidation::Content { file, offset: hole.start, len: hole.end - hole.start }]);
+    volume.seek(handle, offset, whence)
 }
 
 /// What lseek looks for; the kernel does the other kinds itself.

@@ -29,7 +29,8 @@ pub(super) fn look(volume: &Volume, files: &OpenFiles) {
     for file in files.mapped() {
         let Some(opens) = files.end_mapped(file, || volume.is_unmapped(file)) else { continue };
         if let Err(error) = volume.end_unseen_writes(file, opens) {
-            tracing::warn!(%file, %error, "what mappings of a file changed is not journalled");
+            tracing::warn!(%file, %error, "what mappings of a file changed is not journalled yet");
+            files.assume_mapped(file, opens);
         }
     }
     volume.look_for_unseen_writes();

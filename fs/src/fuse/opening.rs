@@ -106,10 +106,22 @@ impl<B> OpenFiles<B> {
         }
     }
 
-    /// As if the file had been mapped through an open that is gone: by a program that a daemon before this one served. The volume watches it for so many opens.
+    /// As if the file had been mapped through opens that are gone, so many of which the volume watches: by a program that a daemon before this one served,
+    /// or that stored what is not journalled yet.
     pub fn assume_mapped(&self, file: FileId, watched: u32) {
-        let inode = OpenInode { mode: OpenMode::Mapped, watched, ..OpenInode::idle() };
-        self.inodes.lock().entry(file).or_insert(inode);
+        let mapped = || OpenInode { mode: OpenMode::Mapped, ..OpenInode::idle() };
+        self.inodes.lock().entry(file).or_insert_with(mapped).watched += watched;
+    }
+
+    /// Whether the next open for both may have to be watched, for which the file is read.
+    pub fn is_passed_through(&self, file: FileId) -> bool {
+        let inodes = self.inodes.lock();
+        inodes.get(&file).is_some_and(|inode| matches!(inode.mode, OpenMode::Passthrough(_) | OpenMode::Mapped))
+    }
+
+    /// Whether the kernel has pages of the file for itself, which mappings may have changed.
+    pub fn is_cached(&self, file: FileId) -> bool {
+        self.inodes.lock().get(&file).is_some_and(|inode| matches!(inode.mode, OpenMode::Cached(_)))
     }
 
     /// Files that are not open, and may be mapped.

@@ -20,6 +20,7 @@ use super::answer::{answer_attr, answer_statfs, answer_written, answer_xattr, re
 use super::attributes;
 use super::convert::{self, GENERATION, OpenHandle, TTL, caller, file, file_attr, handle};
 use super::data::{self, WriteHow};
+use super::open_mode::Access;
 use super::session::negotiate;
 use crate::error::FsError;
 use crate::types::RenameMode;
@@ -27,7 +28,7 @@ use crate::volume::Volume;
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        if !negotiate(config, self.stack_depth) {
+        if !negotiate(config) {
             self.opener.files.disable_passthrough();
         }
         Ok(())
@@ -231,13 +232,16 @@ impl Filesystem for Adapter {
     // -- files --
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.opener.open_file(file(ino), flags.0, |object| reply.open_backing(object)) {
+        let (file, opener) = (file(ino), self.opener.clone());
+        let reads_all = data::access(flags.0) == Access::ReadWrite && opener.files.is_passed_through(file);
+        let open = move || match opener.open_file(file, flags.0, |object| reply.open_backing(object)) {
             Ok((open, admitted)) => match &admitted.backing {
                 Some(backing) => reply.opened_passthrough(open.encode(), admitted.flags, backing),
                 None => reply.opened(open.encode(), admitted.flags),
             },
             Err(error) => reply.error(refusal(&error)),
-        }
+        };
+        if reads_all { self.waits.run(open) } else { open() }
     }
 
     fn create(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, flags: i32, reply: ReplyCreate) {
@@ -321,16 +325,21 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn lseek(&self, _: &Request, _: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let found = data::whence(whence).and_then(|whence| {
-            let offset = u64::try_from(offset).map_err(|_| FsError::BeyondEnd)?;
-            let found = self.volume.seek(handle(fh), offset, whence)?;
-            i64::try_from(found).map_err(|_| FsError::BeyondEnd)
-        });
-        match found {
-            Ok(offset) => reply.offset(offset),
-            Err(error) => reply.error(refusal(&error)),
-        }
+    fn lseek(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let (file, opener) = (file(ino), self.opener.clone());
+        let writes_back = opener.files.is_cached(file);
+        let seek = move || {
+            let found = data::whence(whence).and_then(|whence| {
+                let offset = u64::try_from(offset).map_err(|_| FsError::BeyondEnd)?;
+                let found = data::seek(&opener.volume, writes_back.then_some(file), handle(fh), offset, whence)?;
+                i64::try_from(found).map_err(|_| FsError::BeyondEnd)
+            });
+            match found {
+                Ok(offset) => reply.offset(offset),
+                Err(error) => reply.error(refusal(&error)),
+            }
+        };
+        if writes_back { self.waits.run(seek) } else { seek() }
     }
 
     fn copy_file_range(

@@ -118,14 +118,14 @@ pub fn mount(volume: Arc<Volume>, mount_point: &Path, options: &MountOptions) ->
     let mount_point = mount_point::check(mount_point, store)?;
     let threads = options.threads.unwrap_or_else(default_threads).max(1);
     let allow_other = options.allow_other.unwrap_or_else(may_allow_other);
-    let files = Arc::new(OpenFiles::new(options.passthrough && may_pass_through()));
+    let files = Arc::new(OpenFiles::new(options.passthrough && may_pass_through() && !is_stacked(store)));
 
     let mut config = Config::default();
     config.mount_options = mount_options(store);
     config.acl = if allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(threads);
     config.clone_fd = true;
-    let adapter = Adapter::new(volume.clone(), files.clone(), threads, stack_depth(store));
+    let adapter = Adapter::new(volume.clone(), files.clone(), threads);
     let refused = |source| MountError::from_mounting(&mount_point, source);
     let session = Session::new(adapter, &mount_point, &config).map_err(refused)?;
 
@@ -154,7 +154,8 @@ pub fn mount(volume: Arc<Volume>, mount_point: &Path, options: &MountOptions) ->
     tracing::info!("mounted on {} with {threads} request threads", mount_point.display());
     if options.passthrough && !passthrough {
         tracing::warn!(
-            "reads pass through the daemon and are slower: letting the kernel read the store itself needs Linux 6.9 and CAP_SYS_ADMIN"
+            "reads pass through the daemon and are slower: letting the kernel read the store itself needs Linux 6.9, CAP_SYS_ADMIN and a store that is in no \
+             overlay"
         );
     }
     Ok(mounted)
@@ -270,7 +271,7 @@ impl Drop for MountedSession {
 /// brings); AUTO_INVAL_DATA (own writes would drop own pages); POSIX_ACL; POSIX_LOCKS and FLOCK_LOCKS (the kernel's own locks serve
 /// all programs at a site); DIRECT_IO_ALLOW_MMAP (no open is direct without being passed through, and it would flush at each direct
 /// request); EXPORT_SUPPORT.
-pub(super) fn negotiate(config: &mut KernelConfig, stack_depth: u32) -> bool {
+pub(super) fn negotiate(config: &mut KernelConfig) -> bool {
     let wanted = InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_DO_READDIRPLUS
         | InitFlags::FUSE_READDIRPLUS_AUTO
@@ -288,15 +289,14 @@ pub(super) fn negotiate(config: &mut KernelConfig, stack_depth: u32) -> bool {
     {
         debug_assert_eq!(refused, None, "fuser takes these values");
     }
-    config.set_max_stack_depth(stack_depth).is_ok() && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+    // More would forbid overlays on top of the mount, such as container images, of which the kernel allows 2 in all.
+    config.set_max_stack_depth(1).is_ok() && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
 }
 
-/// How deep objects lie below stacked file systems, at least 1. More than needed would forbid overlays on top of the mount, such as
-/// container images, of which the kernel allows 2 in all.
-fn stack_depth(store: &Path) -> u32 {
+/// Whether objects lie in an overlay, as in a container. A mapping of a file in one holds the file below it only, and whether there is one can't be told.
+fn is_stacked(store: &Path) -> bool {
     const OVERLAYFS: u64 = 0x794c_7630;
-    let stacked = rustix::fs::statfs(store).is_ok_and(|stat| stat.f_type as u64 == OVERLAYFS);
-    if stacked { 2 } else { 1 }
+    rustix::fs::statfs(store).is_ok_and(|stat| stat.f_type as u64 == OVERLAYFS)
 }
 
 fn mount_options(store: &Path) -> Vec<MountOption> {

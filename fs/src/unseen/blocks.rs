@@ -3,6 +3,7 @@
 //! It follows what the daemon itself changes by reckoning, never by reading what the daemon wrote: a mapping may store into the same block at the same
 //! moment, and what it stored must differ from what is expected here.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 
@@ -16,7 +17,8 @@ const UNKNOWN: u128 = 0;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Blocks {
     size: u64,
-    hashes: Vec<u128>,
+    /// By number. Those that are missing are zeros: a long hole takes no memory and no time.
+    hashes: BTreeMap<u64, u128>,
 }
 
 /// What the daemon is about to change.
@@ -34,32 +36,50 @@ pub enum Change<'a> {
     Replace { size: u64 },
 }
 
+/// An object, as far as it is looked at.
+pub trait Bytes {
+    /// Why it can't be read.
+    type Error;
+    /// What is there, at most so many bytes.
+    fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, Self::Error>;
+    /// The first byte at or after `offset` that is in no hole.
+    fn next_data(&self, offset: u64) -> Result<Option<u64>, Self::Error>;
+}
+
 impl Blocks {
     /// Content of no bytes.
     pub fn empty() -> Self {
-        Self { size: 0, hashes: Vec::new() }
+        Self { size: 0, hashes: BTreeMap::new() }
     }
 
-    /// Takes what `read` (offset, length) finds for what is journalled, `size` bytes. Calls `differs` with each block that is not as it was.
-    pub fn take<E>(
+    /// Takes what it finds for what is journalled, in `size` bytes from `from` on, but not in more than `most` blocks. Calls `differs` with each block
+    /// that is not as it was. Where to go on, if there is more.
+    pub fn take<B: Bytes>(
         &mut self,
         size: u64,
-        mut read: impl FnMut(u64, u64) -> Result<Vec<u8>, E>,
-        mut differs: impl FnMut(u64, Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let count = usize::try_from(size.div_ceil(BLOCK_BYTES)).unwrap_or(usize::MAX);
-        self.hashes.resize(count, UNKNOWN);
-        self.size = size;
-        for index in 0..count {
-            let block = block(index, size);
-            let bytes = read(block.start, block.end - block.start)?;
-            let hash = xxh3_128(&bytes);
-            if self.hashes[index] != hash {
-                differs(block.start, bytes)?;
-                self.hashes[index] = hash;
+        (from, most): (u64, usize),
+        bytes: &B,
+        mut differs: impl FnMut(u64, Vec<u8>) -> Result<(), B::Error>,
+    ) -> Result<Option<u64>, B::Error> {
+        self.cut(size);
+        let mut at = from;
+        for _ in 0..most {
+            if at >= size {
+                return Ok(None);
             }
+            let data = bytes.next_data(at)?.filter(|data| *data < size).map(index_of);
+            let known = self.hashes.range(index_of(at)..).next().map(|(index, _)| *index);
+            let Some(index) = data.into_iter().chain(known).min() else { return Ok(None) };
+            let block = block(index, size);
+            let found = bytes.read(block.start, block.end - block.start)?;
+            let hash = hash_of(&found);
+            if self.hashes.get(&index).copied() != hash {
+                differs(block.start, found)?;
+                self.set(index, hash);
+            }
+            at = block.end;
         }
-        Ok(())
+        Ok(Some(at))
     }
 
     /// Follows a change before it is made. `read` finds what is there now, at most so many bytes.
@@ -69,84 +89,108 @@ impl Blocks {
         mut read: impl FnMut(u64, u64) -> io::Result<Vec<u8>>,
     ) -> io::Result<()> {
         let old = self.size;
-        let (touched, new) = match change {
+        let (brought, new) = match change {
             Change::Write { offset, bytes } => reach(old, offset, bytes.len() as u64),
             Change::Extent { offset, len } => reach(old, offset, len),
-            Change::Truncate { size } if size < old => (size..size + u64::from(size % BLOCK_BYTES != 0), size),
-            Change::Truncate { size } => (old..size, size),
             Change::Punch { offset, len } => (offset.min(old)..offset.saturating_add(len).min(old), old),
+            Change::Truncate { size } => (0..0, size),
             Change::Replace { size } => {
                 self.hashes.clear();
-                self.size = 0;
-                (0..size, size)
+                self.size = size;
+                return Ok(());
             }
         };
-        let old = self.size;
-        let first = index_of(touched.start);
-        let last = index_of(touched.end.saturating_add(BLOCK_BYTES - 1));
-        let (empty, mut zeros) = (Vec::new(), None);
-        self.hashes.resize(index_of(new.saturating_add(BLOCK_BYTES - 1)), UNKNOWN);
-        for index in first..last.min(self.hashes.len()) {
-            let (before, after) = (block(index, old), block(index, new));
-            let mut bytes =
-                if before.is_empty() { empty.clone() } else { read(before.start, before.end - before.start)? };
-            let is_known = before.is_empty() || self.hashes[index] == xxh3_128(&bytes);
-            let whole = after.end - after.start == BLOCK_BYTES;
-            let brings = match change {
-                Change::Write { offset, bytes } => part(&after, offset, bytes.len() as u64),
-                Change::Extent { offset, len } => part(&after, offset, len),
-                Change::Punch { offset, len } => part(&after, offset, len),
-                Change::Truncate { .. } | Change::Replace { .. } => 0..0,
-            };
-            if before.is_empty() && brings.is_empty() && whole {
-                self.hashes[index] = *zeros.get_or_insert_with(|| xxh3_128(&vec![0; BLOCK_BYTES as usize]));
-                continue;
-            }
-            bytes.resize((after.end - after.start) as usize, 0);
-            if !brings.is_empty() {
-                let within = (brings.start - after.start) as usize..(brings.end - after.start) as usize;
-                match change {
-                    Change::Write { offset, bytes: new } => {
-                        let from = (brings.start - offset) as usize;
-                        bytes[within.clone()].copy_from_slice(&new[from..from + within.len()]);
-                    }
-                    Change::Extent { .. } => {
-                        let there = read(brings.start, brings.end - brings.start)?;
-                        if there.len() != within.len() {
-                            return Err(io::ErrorKind::UnexpectedEof.into());
-                        }
-                        bytes[within].copy_from_slice(&there);
-                    }
-                    _ => bytes[within].fill(0),
-                }
-            }
-            self.hashes[index] = if is_known { xxh3_128(&bytes) } else { UNKNOWN };
+        let (first, last) = (index_of(brought.start), index_of(brought.end.saturating_add(BLOCK_BYTES - 1)));
+        // The last block of the shorter one has another length, and so another hash.
+        let edge = index_of(old.min(new));
+        if old != new && !(first..last).contains(&edge) {
+            self.follow_block(edge, new, change, &brought, &mut read)?;
         }
-        self.size = new;
+        if matches!(change, Change::Punch { .. }) && last - first > 2 {
+            // Those between are zeros, whatever has been there.
+            while let Some(index) = self.hashes.range(first + 1..last - 1).next().map(|(index, _)| *index) {
+                self.hashes.remove(&index);
+            }
+            self.follow_block(first, new, change, &brought, &mut read)?;
+            self.follow_block(last - 1, new, change, &brought, &mut read)?;
+        } else if !brought.is_empty() {
+            for index in first..last {
+                self.follow_block(index, new, change, &brought, &mut read)?;
+            }
+        }
+        self.cut(new);
         Ok(())
+    }
+
+    fn follow_block(
+        &mut self,
+        index: u64,
+        new: u64,
+        change: Change<'_>,
+        brought: &Range<u64>,
+        read: &mut impl FnMut(u64, u64) -> io::Result<Vec<u8>>,
+    ) -> io::Result<()> {
+        let (before, after) = (block(index, self.size), block(index, new));
+        let brings = brought.start.max(after.start)..brought.end.min(after.end);
+        // What is brought whole is known, whatever has been there.
+        let looked_at = !before.is_empty() && brings != after;
+        let mut bytes = if looked_at { read(before.start, before.end - before.start)? } else { Vec::new() };
+        let is_known = !looked_at || self.hashes.get(&index).copied() == hash_of(&bytes);
+        bytes.resize((after.end - after.start) as usize, 0);
+        if !brings.is_empty() {
+            let within = (brings.start - after.start) as usize..(brings.end - after.start) as usize;
+            match change {
+                Change::Write { offset, bytes: new } => {
+                    let from = (brings.start - offset) as usize;
+                    bytes[within.clone()].copy_from_slice(&new[from..from + within.len()]);
+                }
+                Change::Extent { .. } => {
+                    let there = read(brings.start, brings.end - brings.start)?;
+                    if there.len() != within.len() {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    bytes[within].copy_from_slice(&there);
+                }
+                _ => bytes[within].fill(0),
+            }
+        }
+        self.set(index, if is_known { hash_of(&bytes) } else { Some(UNKNOWN) });
+        Ok(())
+    }
+
+    /// Nothing is beyond the end.
+    fn cut(&mut self, size: u64) {
+        self.size = size;
+        drop(self.hashes.split_off(&index_of(size.saturating_add(BLOCK_BYTES - 1))));
+    }
+
+    fn set(&mut self, index: u64, hash: Option<u128>) {
+        match hash {
+            Some(hash) => self.hashes.insert(index, hash),
+            None => self.hashes.remove(&index),
+        };
     }
 }
 
-fn index_of(offset: u64) -> usize {
-    usize::try_from(offset / BLOCK_BYTES).unwrap_or(usize::MAX)
+/// `None` of zeros.
+fn hash_of(bytes: &[u8]) -> Option<u128> {
+    bytes.iter().any(|byte| *byte != 0).then(|| xxh3_128(bytes))
+}
+
+fn index_of(offset: u64) -> u64 {
+    offset / BLOCK_BYTES
 }
 
 /// A block of content of this size.
-fn block(index: usize, size: u64) -> Range<u64> {
-    let start = (index as u64 * BLOCK_BYTES).min(size);
-    start..(start + BLOCK_BYTES).min(size)
+fn block(index: u64, size: u64) -> Range<u64> {
+    let start = (index * BLOCK_BYTES).min(size);
+    start..start.saturating_add(BLOCK_BYTES).min(size)
 }
 
-/// The bytes of a block that a change brings.
-fn part(block: &Range<u64>, offset: u64, len: u64) -> Range<u64> {
-    let (start, end) = (offset.max(block.start), offset.saturating_add(len).min(block.end));
-    start..end.max(start)
-}
-
-/// What bytes at `offset` touch of `old` bytes, a gap before them included, and the size with them.
+/// Where bytes at `offset` go, and the size of what has `old` bytes with them.
 fn reach(old: u64, offset: u64, len: u64) -> (Range<u64>, u64) {
     let end = offset.saturating_add(len);
-    (offset.min(old)..end, end.max(old))
+    (offset..end, end.max(old))
 }
 
 #[cfg(test)]

@@ -39,20 +39,40 @@ fn at(content: &[u8], offset: u64, len: u64) -> Vec<u8> {
     content[from..(from + len as usize).min(content.len())].to_vec()
 }
 
+/// Whose zeros are holes.
+struct Content<'a>(&'a [u8]);
+
+impl Bytes for Content<'_> {
+    type Error = std::convert::Infallible;
+
+    fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, Self::Error> {
+        Ok(at(self.0, offset, len))
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<u64>, Self::Error> {
+        let from = (offset as usize).min(self.0.len());
+        Ok(self.0[from..].iter().position(|byte| *byte != 0).map(|more| (from + more) as u64))
+    }
+}
+
 fn put(content: &mut Vec<u8>, at: usize, len: usize, byte: u8) {
     content.resize(content.len().max(at + len), 0);
     content[at..at + len].fill(byte);
 }
 
 /// The blocks that differ from what is journalled.
-fn look(blocks: &mut Blocks, content: &[u8]) -> Vec<usize> {
+fn look(blocks: &mut Blocks, content: &[u8]) -> Vec<u64> {
     let mut differing = Vec::new();
-    let differs = |offset, bytes: Vec<u8>| {
+    let mut differs = |offset, bytes: Vec<u8>| {
         assert_eq!(bytes, at(content, offset, BLOCK_BYTES));
         differing.push(index_of(offset));
-        Ok::<_, io::Error>(())
+        Ok(())
     };
-    blocks.take(content.len() as u64, |offset, len| Ok(at(content, offset, len)), differs).expect("no error");
+    let mut from = Some(0);
+    while let Some(next) = from {
+        let taken = blocks.take(content.len() as u64, (next, 2), &Content(content), &mut differs);
+        from = taken.unwrap_or_else(|error| match error {});
+    }
     differing
 }
 

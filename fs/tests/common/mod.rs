@@ -79,13 +79,22 @@ impl Site {
         // In memory where possible: no test here is about what a disk does.
         let memory = std::path::Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let dir = dir.expect("a directory");
+        Self::in_directory(id, journal_file_bytes, flush_interval, dir.expect("a directory"))
+    }
+
+    fn in_directory(id: u16, journal_file_bytes: u64, flush_interval: Duration, dir: tempfile::TempDir) -> Self {
         let perms = Perms { mode: 0o755, uid: 0, gid: 0 };
         let id = SiteId(id);
         Volume::format_sized(dir.path(), VOLUME, id, perms, journal_file_bytes).expect("a store");
         let mut site = Self { dir, id, journal_file_bytes, flush_interval, volume: None };
         site.start();
         site
+    }
+
+    /// As [`new`](Self::new), with its store in this directory.
+    pub fn below(id: u16, directory: &std::path::Path) -> Self {
+        let dir = tempfile::tempdir_in(directory).expect("a directory");
+        Self::in_directory(id, JOURNAL_FILE_BYTES, VolumeOptions::default().flush_interval, dir)
     }
 
     pub fn path(&self) -> &std::path::Path {
