@@ -7,11 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use integration::binary;
 use integration::cluster::{Cluster, Options};
 use integration::compare::{Strictness, compare, report};
 use integration::faults::{Flapping, pause};
@@ -32,7 +30,6 @@ const RESERVING: Mix = Mix { policies: true, reservations: true };
 const BUT_HOLES: Strictness = Strictness { holes: false, identity: true };
 /// How long sites that are level may go on answering each other.
 const ANSWERS_LIMIT: Duration = Duration::from_secs(20);
-const CONFLICTS: &str = ".syncline/conflicts";
 /// What a sequence may take to be made short.
 const SHRINKING: Duration = Duration::from_secs(120);
 
@@ -151,7 +148,7 @@ fn differences(cluster: &Cluster, name: &str, strictness: Strictness) -> String 
     found
 }
 
-/// Once level, the sites are equal in all that is listed, and in what conflicts have kept.
+/// Once level, the sites are equal in all that is listed.
 #[track_caller]
 fn assert_replicas_are_equal(cluster: &Cluster) {
     let begin = Instant::now();
@@ -159,26 +156,16 @@ fn assert_replicas_are_equal(cluster: &Cluster) {
     loop {
         // What arrives may make a site answer with records of its own, and those another: being level ends with the last of them.
         cluster.wait_level();
-        let found: String = ["", CONFLICTS].map(|name| differences(cluster, name, Strictness::REPLICAS)).concat();
+        let found = differences(cluster, "", Strictness::REPLICAS);
         looks += 1;
         if found.is_empty() {
             return eprintln!("equal after {looks} looks, {:?}", begin.elapsed());
         }
         eprintln!("look {looks}:\n{found}");
         if begin.elapsed() > ANSWERS_LIMIT {
-            verify(cluster);
             panic!("the replicas differ:\n{found}");
         }
         thread::sleep(Duration::from_millis(200));
-    }
-}
-
-/// Says what the sites themselves find, who don't ask the kernel.
-fn verify(cluster: &Cluster) {
-    for site in cluster.sites() {
-        let output = Command::new(binary::syncline()).arg("verify").arg(&site.mountpoint).output().unwrap();
-        let (said, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        eprintln!("verify at {}: {}\n{said}{warned}", site.name, output.status);
     }
 }
 
