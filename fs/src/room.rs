@@ -4,6 +4,8 @@
 //! full disk. So some space is kept back: while less is free, whatever needs more gets ENOSPC before it is journalled. What frees space goes
 //! on, out of what was kept back.
 
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::FsError;
@@ -24,6 +26,22 @@ pub struct Room {
     left: AtomicU64,
 }
 
+/// The file system below a directory.
+pub(crate) struct Space {
+    /// What this process may use.
+    pub free: u64,
+    /// What of it is kept back. The journal takes it too, but for what frees space: no spare file is made of it, and a needed one is short.
+    pub kept: u64,
+}
+
+impl Space {
+    pub fn of(directory: &Path) -> io::Result<Self> {
+        let stat = rustix::fs::statvfs(directory)?;
+        let kept = KEPT_BYTES.min(stat.f_blocks * stat.f_frsize / KEPT_PART);
+        Ok(Self { free: stat.f_bavail * stat.f_frsize, kept })
+    }
+}
+
 impl Volume {
     /// A change that adds `bytes` of content, or none, is about to be made.
     ///
@@ -36,9 +54,8 @@ impl Volume {
             return Ok(());
         }
         let disk = |source| FsError::Disk { what: "asking for free space", source };
-        let stat = rustix::fs::statvfs(self.store_path()).map_err(|error| disk(error.into()))?;
-        let kept = KEPT_BYTES.min(stat.f_blocks * stat.f_frsize / KEPT_PART);
-        let free = (stat.f_bavail * stat.f_frsize).saturating_sub(kept);
+        let Space { free, kept } = Space::of(self.store_path()).map_err(disk)?;
+        let free = free.saturating_sub(kept);
         if free < need {
             // What was removed a moment ago may be all that is lacking.
             return match self.remove_objects_now()? {

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
 
 use super::error::JournalError;
 use super::file::{JournalFile, LiveFile};
 use super::recycle::hold;
 use super::shared::Shared;
 use super::stages;
+use crate::room::Space;
 
 /// Spare files kept beyond which recycled ones are deleted.
 pub const SPARE_FILES: usize = 2;
@@ -104,12 +106,19 @@ impl Shared {
         writer.sealed.pop_front().map(|sealed| sealed.live)
     }
 
-    /// Makes a spare file if there is none.
+    /// Makes a spare file if there is none, and room for one.
     pub fn make_spare(&self) -> Result<(), JournalError> {
+        // Filled, it would take what is kept for changes that free space, and be given back too late for those that failed meanwhile.
+        let io = || JournalError::io("make a spare file in", &self.dir);
+        let Space { free, kept } = Space::of(&self.dir).map_err(io())?;
+        let has_room = free >= kept + self.options.file_bytes;
         let number = {
             let mut writer = self.writer.lock();
             if !writer.ready.is_empty() {
                 return Ok(());
+            }
+            if !has_room {
+                return Err(io()(Errno::NOSPC.into()));
             }
             writer.next_number += 1;
             writer.next_number - 1

@@ -18,9 +18,12 @@ use super::format::{
 };
 use super::lsn::{Heads, Lsn};
 use super::recent::Recent;
+use crate::room::Space;
 
 /// What a batch may take in the file at most, with header and padding; no more than a file holds, either.
 pub const MAX_BATCH_BYTES: u64 = 8 << 20;
+/// A file of this size holds any batch.
+const SHORT_FILE_BYTES: u64 = 2 * MAX_BATCH_BYTES;
 
 /// One atomic unit, to be appended.
 #[derive(Clone, Copy, Debug)]
@@ -204,6 +207,13 @@ impl Writer {
         Ok(())
     }
 
+    /// The size of a file that is needed now: a short one where it is made of what is kept back, or rows would have no room.
+    fn bytes_at_once(&self, dir: &Path) -> Result<u64, JournalError> {
+        let Space { free, kept } = Space::of(dir).map_err(JournalError::io("ask for free space in", dir))?;
+        let has_room = free >= self.file_bytes + kept;
+        Ok(if has_room { self.file_bytes } else { self.file_bytes.min(SHORT_FILE_BYTES) })
+    }
+
     /// Goes on in the next file.
     fn switch(&mut self, dir: &Path, durable: Lsn) -> Result<(), AppendFailure> {
         let next = match self.ready.pop() {
@@ -212,7 +222,8 @@ impl Writer {
                 // An append waits for nothing but the disk, so not for the thread that is filling the next file.
                 let number = self.next_number;
                 self.next_number += 1;
-                let made = JournalFile::make_at_once(dir, number, self.file_bytes).map_err(AppendFailure::Refused)?;
+                let file_bytes = self.bytes_at_once(dir).map_err(AppendFailure::Refused)?;
+                let made = JournalFile::make_at_once(dir, number, file_bytes).map_err(AppendFailure::Refused)?;
                 self.dir_dirty = true;
                 Arc::new(made)
             }
