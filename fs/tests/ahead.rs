@@ -71,6 +71,27 @@ fn bytes_of_a_write_that_lost_do_not_show_when_the_file_grows() {
 }
 
 #[test]
+fn bytes_of_a_write_that_lost_do_not_show_when_its_own_group_makes_the_file_grow() {
+    let sites: Vec<Site> = (1..=2).map(Site::new).collect();
+    let (first, second) = (sites[0].volume(), sites[1].volume());
+    let (attr, handle) = first.create_open(ROOT, TOP, b"file", 0o644, READ_WRITE).expect("a file");
+    send(&sites[0], &sites[1]);
+    first.write(handle, 65_536, &vec![7; 66_000], false).expect("written");
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    // Later than the write, and earlier than what makes the file longer.
+    resize(second, attr.file, 0);
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    resize(first, attr.file, 140_000);
+    send(&sites[0], &sites[1]);
+    let bytes = content(second, attr.file);
+    assert!(bytes.len() == 140_000 && bytes.iter().all(|byte| *byte == 0));
+    // The first site's content has won, and comes whole.
+    send(&sites[1], &sites[0]);
+    send(&sites[0], &sites[1]);
+    assert!(content(first, attr.file) == content(second, attr.file), "the contents differ");
+}
+
+#[test]
 fn bytes_behind_a_record_that_is_refused_do_not_show() {
     let sites: Vec<Site> = (1..=2).map(Site::new).collect();
     let origin = sites[0].volume();

@@ -9,9 +9,10 @@ use proto::ids::{Lane, SiteId};
 use crate::clock;
 use crate::identity::site_identity::SiteIdentity;
 use crate::join::enter::{JoinError, JoinProgress, JoinRequest, join};
+use crate::testing::address::free_address;
 use crate::testing::joining::Joining;
 use crate::testing::link::Link;
-use crate::testing::{Sites, free_port, until};
+use crate::testing::{Sites, until};
 
 const LANE: Lane = Lane::Normal;
 const TTL: Duration = Duration::from_secs(600);
@@ -25,7 +26,7 @@ struct Newcomer {
 
 impl Newcomer {
     async fn new(sites: &Sites, name: &str, token: &str) -> Self {
-        let listen = free_port();
+        let listen = free_address();
         let link = Link::to(listen).await;
         let request = JoinRequest {
             token: token.to_string(),

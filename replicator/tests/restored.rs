@@ -1,6 +1,9 @@
 //! An older copy of a site's store comes back under its peers: real volumes, real streams.
 
-use std::net::{SocketAddr, TcpListener};
+#[path = "../src/testing/address.rs"]
+mod address;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +34,7 @@ struct Site {
 
 impl Site {
     fn new(root: &Path, name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        Self { store: root.join(name), address: listener.local_addr().expect("an address"), running: None }
+        Self { store: root.join(name), address: address::free_address(), running: None }
     }
 
     fn found(&self) {

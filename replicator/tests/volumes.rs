@@ -1,10 +1,14 @@
 //! Two volumes on disks, joined and level: the replicator on the real store.
 
-use std::net::{SocketAddr, TcpListener};
+#[path = "../src/testing/address.rs"]
+mod address;
+
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use address::free_address;
 use fs::types::{Caller, OpenFlags};
 use fs::volume::{Volume, VolumeOptions};
 use proto::ids::{FileId, Lane, Seq, SiteId};
@@ -16,10 +20,6 @@ use replicator::{Config, JoinRequest, Replicator, join};
 
 const CALLER: Caller = Caller { uid: 0, gid: 0 };
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
-}
 
 fn now_secs() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs()
@@ -86,7 +86,7 @@ async fn level(volume: &Volume, replicator: &Replicator) {
 async fn a_volume_is_joined_by_a_second_site_and_both_become_equal() {
     let root = tempfile::tempdir().expect("a directory");
     let (alpha_store, beta_store) = (root.path().join("alpha"), root.path().join("beta"));
-    let (alpha_address, beta_address) = (free_port(), free_port());
+    let (alpha_address, beta_address) = (free_address(), free_address());
     found(&alpha_store, alpha_address);
     let (alpha, alpha_replicator) = start(&alpha_store, alpha_address).await;
     write(&alpha, "before", 50);

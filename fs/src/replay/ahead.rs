@@ -4,8 +4,8 @@
 //! flush of the journal behind the flush of that megabyte.
 //!
 //! The bytes are beyond every end that the file can have by then, whatever of the records before them is made or not: nothing committed is touched. Those
-//! of records that are not committed after all are cut off while the object's lock is still held; after a crash, when the object is next
-//! opened.
+//! of records that are not committed, or lose against others, are cut off while the object's lock is still held, and before another record changes
+//! the file, which could make it longer; after a crash, when the object is next opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +34,11 @@ impl Ahead {
     /// The record is being made; whether its bytes are there.
     pub fn take(&mut self, seq: Seq) -> bool {
         self.records.remove(&seq)
+    }
+
+    /// Whether bytes of the record are there and it is not made.
+    pub fn has(&self, seq: Seq) -> bool {
+        self.records.contains(&seq)
     }
 
     /// Whether there are no other bytes than those of records that were made.

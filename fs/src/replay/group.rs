@@ -180,7 +180,8 @@ impl Volume {
         if first.seq != expected || incarnation < frontier.incarnation {
             return Err(ReplayError::Gap { expected, got: first.seq });
         }
-        let mut making = Making { txn, objects, ahead, journalled: Vec::new(), pending: BTreeSet::new() };
+        let mut making =
+            Making { txn, objects, ahead, journalled: Vec::new(), pending: BTreeSet::new(), void: BTreeSet::new() };
         let mut stopped = None;
         let mut applied = 0;
         for (record, expected) in records.iter().zip(first.seq.0..) {
@@ -304,6 +305,8 @@ struct Making<'a> {
     journalled: Vec<Record>,
     /// Files with effects that are made only at the commit.
     pending: BTreeSet<FileId>,
+    /// Files in whose objects bytes stand of a record that has lost.
+    void: BTreeSet<FileId>,
 }
 
 impl Making<'_> {
@@ -311,6 +314,10 @@ impl Making<'_> {
         let now_ms = self.txn.volume.now_ms();
         if let Some(dep) = record.deps.iter().find(|dep| !self.txn.volume.is_applied(**dep, position)) {
             return Err(ReplayError::MissingDep(*dep));
+        }
+        // Those bytes are cut off after this group.
+        if content(record).is_some_and(|change| self.void.contains(&change.file)) {
+            return Ok(Step::NextGroup);
         }
         let inode = content(record).and_then(|change| self.txn.inode(change.file).transpose()).transpose()?;
         // Another lane, or another site's, has made the file since the objects were looked for.
@@ -341,6 +348,10 @@ impl Making<'_> {
         })?;
         if let (Decision::Make, Some(change)) = (decision, content(record)) {
             self.make(record, change, size, long)?;
+        } else if let Some(change) = content(record)
+            && self.ahead.has(record.seq)
+        {
+            self.void.insert(change.file);
         }
         Ok(Step::Applied)
     }

@@ -1,5 +1,6 @@
 //! Sites in one process, over real TLS, with stores in memory.
 
+pub mod address;
 pub mod joining;
 pub mod level;
 pub mod link;
@@ -21,6 +22,7 @@ use crate::identity::certificate::{Authority, SiteKey};
 use crate::identity::site_identity::{Parts, Profile, SiteIdentity};
 use crate::replicator::Replicator;
 use crate::store::Store;
+use address::free_address;
 use link::Link;
 use memory::MemoryStore;
 
@@ -69,12 +71,6 @@ impl Site {
     }
 }
 
-/// A port that was free a moment ago.
-pub fn free_port() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address")
-}
-
 pub struct Sites {
     pub sites: Vec<Site>,
     pub root: TempDir,
@@ -94,7 +90,7 @@ impl Sites {
             authority: authority.certificate().clone(),
         };
         for id in 1..=count {
-            let (listen, dir) = (free_port(), sites.root.path().join(NAMES[usize::from(id)]));
+            let (listen, dir) = (free_address(), sites.root.path().join(NAMES[usize::from(id)]));
             let link = Link::to(listen).await;
             std::fs::create_dir(&dir).expect("a directory");
             let address = link.address.to_string();
