@@ -9,7 +9,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use integration::cluster::{Cluster, Options};
 use integration::mapper::Mapper;
@@ -496,32 +496,6 @@ fn in_a_sync_directory_what_was_stored_is_at_the_peer_when_the_call_returns() {
             drop(reader);
         }
     }
-    cluster.assert_converges();
-}
-
-/// Writers that wait for the peer, at both sites, in one cached file: the kernel keeps the page of each locked until its peer has answered.
-#[test]
-fn o_sync_writers_of_one_file_at_both_sites_never_hold_each_other_up() {
-    let cluster = Cluster::start(2, Options::default());
-    sync_state::make(cluster.site(0), "sync", &[("timeout", "20s")], &["b"], SEEN);
-    let name = "sync/file";
-    fs::write(cluster.site(0).path(name), vec![b'a'; LEN as usize]).unwrap();
-    let write = |site: usize| {
-        let mut program = mapper(&cluster.site(site).mountpoint);
-        program.run(&format!("open f r+w+sync {name}"));
-        program.run(&format!("read f 0 {LEN}"));
-        let one = |number: u64| {
-            let begin = Instant::now();
-            program.run(&format!("write f {} {} 100", number % 2 * 200, 48 + site));
-            begin.elapsed()
-        };
-        (0..40).map(one).max().unwrap()
-    };
-    let slowest = std::thread::scope(|scope| {
-        let writers = [0, 1].map(|site| scope.spawn(move || write(site)));
-        writers.map(|writer| writer.join().unwrap()).into_iter().max().unwrap()
-    });
-    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     cluster.assert_converges();
 }
 
