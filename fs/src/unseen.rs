@@ -257,12 +257,7 @@ impl Volume {
                 watch.change_time = None;
                 if let Some(change) = change_of(content, change)? {
                     let object = content.object(*file)?;
-                    watch.blocks.follow(change, |offset, len| {
-                        let mut bytes = vec![0; len as usize];
-                        let count = object.read_at(offset, &mut bytes)?;
-                        bytes.truncate(count);
-                        Ok(bytes)
-                    })?;
+                    watch.blocks.follow(change, |offset, len| object.read_up_to(offset, len as usize))?;
                 }
             }
             content.make(std::slice::from_ref(effect))?;
@@ -326,10 +321,7 @@ impl blocks::Bytes for Object<ObjectState> {
     type Error = FsError;
 
     fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, FsError> {
-        let mut bytes = vec![0; len as usize];
-        let read = self.read_at(offset, &mut bytes).map_err(disk("reading an object"))?;
-        bytes.truncate(read);
-        Ok(bytes)
+        self.read_up_to(offset, len as usize).map_err(disk("reading an object"))
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<u64>, FsError> {

@@ -73,6 +73,14 @@ impl<S> Object<S> {
         read_at(&self.handle, offset, buf)
     }
 
+    /// Reads up to `len` bytes; fewer at the end of the object.
+    pub fn read_up_to(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let read = self.read_at(offset, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
     /// Fills `buf`; fails with `UnexpectedEof` where the object ends before.
     pub fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.handle.read_exact_at(buf, offset)

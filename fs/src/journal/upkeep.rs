@@ -108,18 +108,17 @@ impl Shared {
 
     /// Makes a spare file if there is none, and room for one.
     pub fn make_spare(&self) -> Result<(), JournalError> {
+        if !self.writer.lock().ready.is_empty() {
+            return Ok(());
+        }
         // Filled, it would take what is kept for changes that free space, and be given back too late for those that failed meanwhile.
         let io = || JournalError::io("make a spare file in", &self.dir);
         let Space { free, kept } = Space::of(&self.dir).map_err(io())?;
-        let has_room = free >= kept + self.options.file_bytes;
+        if free < kept + self.options.file_bytes {
+            return Err(io()(Errno::NOSPC.into()));
+        }
         let number = {
             let mut writer = self.writer.lock();
-            if !writer.ready.is_empty() {
-                return Ok(());
-            }
-            if !has_room {
-                return Err(io()(Errno::NOSPC.into()));
-            }
             writer.next_number += 1;
             writer.next_number - 1
         };

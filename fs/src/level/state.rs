@@ -123,8 +123,6 @@ pub(crate) fn content(volume: &Volume, file: FileId, offset: u64) -> Result<Opti
         return Ok(None);
     };
     let (at, len) = segment.map_err(disk("looking for data"))?;
-    let mut bytes = vec![0; len as usize];
-    let read = object.read_at(at, &mut bytes).map_err(disk("reading an object"))?;
-    bytes.truncate(read);
+    let bytes = object.read_up_to(at, len as usize).map_err(disk("reading an object"))?;
     Ok(Some((at + len, Chunk::Content { file, offset: at, bytes: bytes.into() }.encode())))
 }

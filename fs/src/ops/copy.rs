@@ -126,7 +126,7 @@ impl Volume {
                 None => (Data::Extent(len as u32), None),
             };
             let edit = Edit::Write { offset: to_offset, data };
-            self.commit_content_upon(txn, to, &target, edit, kill_suid, upon)
+            self.commit_content(txn, to, &target, edit, kill_suid, upon)
         });
         if let Err(error) = committed {
             self.cut_uncommitted_end(&target, size)?;

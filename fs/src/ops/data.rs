@@ -45,10 +45,7 @@ impl Volume {
         if !handle.flags.read {
             return Err(FsError::BadHandle);
         }
-        let mut bytes = vec![0; len as usize];
-        let read = self.object(handle.file)?.read_at(offset, &mut bytes).map_err(disk("reading an object"))?;
-        bytes.truncate(read);
-        Ok(bytes)
+        self.object(handle.file)?.read_up_to(offset, len as usize).map_err(disk("reading an object"))
     }
 
     /// Writes; an appending handle at the end, whatever the offset. `kill_suid` clears suid and sgid.
@@ -133,7 +130,7 @@ impl Volume {
             Edit::Truncate { size: new } if only_longer && new <= size => return Ok(false),
             other => other,
         };
-        self.commit_content(txn, file, &object, edit, kill_suid).map(|_| true)
+        self.commit_content(txn, file, &object, edit, kill_suid, None).map(|_| true)
     }
 
     fn write_piece(&self, file: FileId, at: At, data: &[u8], kill_suid: bool) -> Result<(), FsError> {
@@ -152,7 +149,7 @@ impl Volume {
             }
             let edit = Edit::Write { offset, data: Data::Bytes(Bytes::copy_from_slice(data)) };
             let Some(_lock) = self.prepare_own(&object, lock, &edit, &mut attempts)? else { continue };
-            return self.commit_content(Txn::begin(self)?, file, &object, edit, kill_suid).map(drop);
+            return self.commit_content(Txn::begin(self)?, file, &object, edit, kill_suid, None).map(drop);
         }
     }
 
@@ -170,7 +167,7 @@ impl Volume {
         let committed = written.and_then(|()| {
             self.dirty.mark(file, object.handle());
             let edit = Edit::Write { offset, data: Data::Extent(data.len() as u32) };
-            self.commit_content(Txn::begin(self)?, file, object, edit, kill_suid).map(drop)
+            self.commit_content(Txn::begin(self)?, file, object, edit, kill_suid, None).map(drop)
         });
         if committed.is_err() {
             self.cut_uncommitted_end(object, size)?;
@@ -184,20 +181,8 @@ impl Volume {
         cut.map_err(|error| self.stop_writing("bytes of a failed write could not be cut off", error))
     }
 
-    /// Journals a content change made by this site and makes it. The caller holds the object's lock.
-    pub(crate) fn commit_content(
-        &self,
-        txn: Txn<'_>,
-        file: FileId,
-        object: &Arc<Object<ObjectState>>,
-        edit: Edit,
-        kill_suid: bool,
-    ) -> Result<crate::txn::Committed, FsError> {
-        self.commit_content_upon(txn, file, object, edit, kill_suid, None)
-    }
-
-    /// As [`commit_content`](Self::commit_content), of a change that was made upon something else, too.
-    pub(super) fn commit_content_upon(
+    /// Journals a content change made by this site, `upon` something else too, and makes it. The caller holds the object's lock.
+    pub(super) fn commit_content(
         &self,
         txn: Txn<'_>,
         file: FileId,

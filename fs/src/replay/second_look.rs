@@ -43,9 +43,13 @@ impl SecondLooks {
         self.count.store(looks.len(), Ordering::SeqCst);
     }
 
+    fn are_none(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
     /// A file is opened: a look that found it has ended.
     pub fn end(&self, file: FileId) {
-        if self.count.load(Ordering::SeqCst) == 0 {
+        if self.are_none() {
             return;
         }
         let mut looks = self.looks.lock();
@@ -58,7 +62,7 @@ impl SecondLooks {
 
     /// Whether somebody looks at a directory in which the records make or remove names.
     pub(super) fn concern(&self, records: &[Record]) -> bool {
-        if self.count.load(Ordering::SeqCst) == 0 {
+        if self.are_none() {
             return false;
         }
         let looks = self.looks.lock();
@@ -68,6 +72,9 @@ impl SecondLooks {
 
     /// Waits until that is so no more, or the time is up.
     pub(super) fn wait(&self, records: &[Record], until: Instant) {
+        if self.are_none() {
+            return;
+        }
         let parents = parents(records);
         let mut looks = self.looks.lock();
         loop {

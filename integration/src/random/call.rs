@@ -231,17 +231,24 @@ impl Call {
             | Self::TruncateName { path, .. }
             | Self::List { path }
             | Self::ReadLink { path } => vec![path],
+            _ => match self.on() {
+                Some(On::Path(path)) => vec![path],
+                Some(On::Slot(_)) | None => Vec::new(),
+            },
+        }
+    }
+
+    /// What the call is on that may be a name or an open file.
+    fn on(&self) -> Option<&On> {
+        match self {
             Self::Chmod { on, .. }
             | Self::Chown { on, .. }
             | Self::Utimens { on, .. }
             | Self::SetXattr { on, .. }
             | Self::RemoveXattr { on, .. }
             | Self::GetXattr { on, .. }
-            | Self::ListXattr { on } => match on {
-                On::Path(path) => vec![path],
-                On::Slot(_) => Vec::new(),
-            },
-            _ => Vec::new(),
+            | Self::ListXattr { on } => Some(on),
+            _ => None,
         }
     }
 
@@ -256,17 +263,10 @@ impl Call {
             | Self::Allocate { slot, .. }
             | Self::Fsync { slot, .. }
             | Self::ReadAt { slot, .. } => vec![*slot],
-            Self::Chmod { on, .. }
-            | Self::Chown { on, .. }
-            | Self::Utimens { on, .. }
-            | Self::SetXattr { on, .. }
-            | Self::RemoveXattr { on, .. }
-            | Self::GetXattr { on, .. }
-            | Self::ListXattr { on } => match on {
-                On::Path(_) => Vec::new(),
-                On::Slot(slot) => vec![*slot],
+            _ => match self.on() {
+                Some(On::Slot(slot)) => vec![*slot],
+                Some(On::Path(_)) | None => Vec::new(),
             },
-            _ => Vec::new(),
         }
     }
 }
